@@ -1,0 +1,324 @@
+"""The kinds of plugin, each a small abstract class.
+
+A plugin class has a ``name`` (its key in a recipe) and a nested pydantic ``Config`` whose field docstrings are
+its help. The framework builds it as ``cls(config)``, awaits ``open(context)`` once, on the loop that it will be
+used on, and awaits ``close()`` at the end. Plugin authors raise plain exceptions; the framework says whose they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from cort_framework.types import (
+    Checkpoint,
+    Generation,
+    Group,
+    Hint,
+    Sampling,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Verdict,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from cort_framework.pipeline import Run
+
+
+class PluginConfig(BaseModel):
+    """Base of every ``Config``: unknown keys are refused, and the docstring under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class OpenContext:
+    """What a plugin is told when it is opened."""
+
+    scratch: Path
+    """A folder for temporary files, removed at the end of the run."""
+    seed: int = 0
+    deterministic: bool = False
+    preload: tuple[str, ...] = ()
+    """For tools that keep a Python session: modules that the recipe's other tools ask to have imported there."""
+
+
+class Plugin(ABC):
+    """What all kinds share."""
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Requirements such as ``"torch>=2.11"``, checked when the plan is made, before anything is started."""
+
+    class Config(PluginConfig):
+        """No settings."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.Config() if config is None else config
+
+    async def open(self, context: OpenContext) -> None:  # noqa: B027 - optional, not abstract
+        """Take what is needed: processes, connections."""
+
+    async def close(self) -> None:  # noqa: B027 - optional, not abstract
+        """Give all of it back. Called once, also after a failure."""
+
+
+# --- tools ------------------------------------------------------------------------------------------------------
+class ToolSession(Protocol):
+    """One trajectory's view of a tool; its state lives here."""
+
+    async def call(self, call: ToolCall) -> ToolResult: ...
+
+
+class Tool(Plugin):
+    """Something that a model can call while it thinks.
+
+    ``language`` is the fence that it answers to (```` ```python ````); ``parameters`` is the JSON schema for native
+    tool calls. At least one of them is set.
+
+    >>> import contextlib
+    >>> class Shout(Tool):
+    ...     name = "shout"
+    ...     language = "shout"
+    ...     @contextlib.asynccontextmanager
+    ...     async def session(self, task, *, trajectory_id, seed):
+    ...         class Session:
+    ...             async def call(self, call):
+    ...                 return ToolResult(Outcome.OK, call.code.upper())
+    ...         yield Session()
+    """
+
+    language: ClassVar[str | None] = None
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other fence names that mean the same: ``py``."""
+    description: ClassVar[str] = ""
+    parameters: ClassVar[Mapping[str, Any] | None] = None
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules to import into the Python kernel wherever a recipe has both this tool and ``python``."""
+
+    @abstractmethod
+    def session(self, task: Task, *, trajectory_id: str, seed: int) -> AbstractAsyncContextManager[ToolSession]:
+        """One session a trajectory. Start what is expensive at the first call: many trajectories make none.
+
+        A call that fails by the tool's own fault raises ``InfrastructureError`` (or anything else): it is tried again
+        in a fresh session and never shown to the model.
+        """
+
+
+# --- hints, filters, rewards ------------------------------------------------------------------------------------
+class HintInjector(Plugin):
+    """Watches a trajectory as it grows and says where a hint belongs. May be a plain or an async method.
+
+    >>> class Nudge(HintInjector):
+    ...     name = "nudge"
+    ...     def inject(self, trajectory):
+    ...         at = trajectory.response.find("by hand")
+    ...         return None if at < 0 else Hint("Use code.\\n", rewind_to=at, reason="works by hand")
+    """
+
+    @abstractmethod
+    def inject(self, trajectory: Trajectory) -> Any:
+        """``Hint`` or ``None``. Called at the start (empty response), every ``check_every`` tokens, and at the end of
+        each stretch that the engine generated. Must not look at anything but the trajectory."""
+
+
+class Filter(Plugin):
+    """Says keep or drop, with a reason and the span that shows it. May be plain or async.
+
+    >>> class Short(Filter):
+    ...     name = "short"
+    ...     def judge(self, trajectory):
+    ...         n = trajectory.response_tokens
+    ...         return Verdict(n < 500, f"{n} tokens")
+    """
+
+    @abstractmethod
+    def judge(self, trajectory: Trajectory) -> Any:
+        """A ``Verdict``."""
+
+    def judge_group(self, group: Group) -> Any:
+        """One verdict a trajectory; by default ``judge`` mapped over the group."""
+        return [self.judge(t) for t in group.trajectories]
+
+
+class RewardFunction(Plugin):
+    """Scores a finished trajectory.
+
+    >>> class Brief(RewardFunction):
+    ...     name = "brief"
+    ...     async def score(self, trajectory):
+    ...         return 1.0 if trajectory.response_tokens < 200 else 0.0
+    """
+
+    @abstractmethod
+    async def score(self, trajectory: Trajectory) -> float | None:
+        """A finite number, or ``None`` where the reward does not apply."""
+
+
+# --- engines ----------------------------------------------------------------------------------------------------
+@runtime_checkable
+class Tokenizer(Protocol):
+    """The little that the core needs of a tokenizer."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text as it stands, no special tokens added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens included, spaces not cleaned up."""
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of the conversation, with the generation prompt."""
+
+
+class Engine(Plugin):
+    """Generates tokens. Many ``generate`` calls are in flight at once; batching them is the engine's affair."""
+
+    tokenizer: Tokenizer
+    """There after the first ``load_weights`` of a path."""
+
+    @abstractmethod
+    async def load_weights(self, weights: Weights) -> None:
+        """Sample from these from now on. Proves itself on a probe prompt; raises ``EngineError`` where it cannot."""
+
+    @abstractmethod
+    async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:
+        """Go on from ``ids`` (prompt and all that came since). Cancelling the call frees its place."""
+
+    async def sleep(self) -> None:  # noqa: B027 - only engines that share a device with a trainer
+        """Give the device's memory back until ``wake``."""
+
+    async def wake(self) -> None:  # noqa: B027
+        """Take it again."""
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------
+class TaskSource(Plugin):
+    """Gives tasks, always the same ones in the same order for the same config.
+
+    >>> class Sums(TaskSource):
+    ...     name = "sums"
+    ...     def tasks(self):
+    ...         return [Task(f"sum-{n}", f"What is {n}+{n}?", str(2 * n)) for n in range(10)]
+    """
+
+    @abstractmethod
+    def tasks(self) -> Iterable[Task]: ...
+
+
+# --- stages and trainers ----------------------------------------------------------------------------------------
+class Reporter(Protocol):
+    """Progress for a person, metrics for ``metrics.jsonl``."""
+
+    def progress(self, description: str, total: int | None = None) -> AbstractAsyncContextManager[Any] | Any:
+        """A context manager whose value has ``advance(n=1, **fields)``; ``fields`` are shown beside the rate."""
+
+    def metrics(self, **values: float | int | str) -> None:
+        """One line of ``metrics.jsonl``, with the stage's name and the time added."""
+
+    def note(self, text: str) -> None:
+        """One line for the person."""
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """One trajectory to make: ``sample`` tells the rollouts of one task apart and seeds their noise."""
+
+    task: Task
+    sample: int = 0
+
+
+@dataclass
+class TrainContext:
+    """All that a trainer gets. It reads trajectories (``sft``) or makes them (``rollout``, RL)."""
+
+    folder: Path
+    """The stage's own folder: checkpoints to resume from go to ``folder / "training"``, the result to
+    ``folder / "checkpoint"``."""
+    model: str
+    """The checkpoint folder, or hub id, to start from."""
+    seed: int
+    reporter: Reporter
+    trajectories: Sequence[Trajectory] = ()
+    tasks: Sequence[Task] = ()
+    rollout: Callable[[Sequence[RolloutRequest]], list[Trajectory]] | None = None
+    """RL: makes and scores trajectories with the weights loaded last, in the order of the requests; blocks until done,
+    under a deadline. To be called from any thread but the runtime's own."""
+    load_weights: Callable[[Weights], None] | None = None
+    """RL: gives the engine new weights; blocks until they are in place."""
+    temperature: float = 1.0
+    """RL: the temperature that ``rollout`` samples at."""
+    max_tokens: int = 0
+    """RL: response tokens of a trajectory at most."""
+    report_to: tuple[str, ...] = ()
+    """Accelerate trackers: ``tensorboard``, ``wandb``, ``trackio``."""
+
+
+class Trainer(Plugin):
+    """Turns a checkpoint and trajectories into a checkpoint. Runs in the calling thread; resumable: called again with
+    the same folder, it goes on from the last step that it saved."""
+
+    @abstractmethod
+    def train(self, context: TrainContext) -> Checkpoint: ...
+
+
+@dataclass
+class StageResult:
+    """What a stage leaves behind. ``None`` where it makes no such thing."""
+
+    checkpoint: Path | None = None
+    """Later stages start from it."""
+    trajectories: Path | None = None
+    """A ``trajectories.jsonl`` that later stages may name as ``data``."""
+    report: list[dict[str, Any]] = field(default_factory=list)
+    """Records for ``results.json``."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Figures for the closing table and ``stage.json``."""
+
+
+class Stage(Plugin):
+    """A checkpoint in; a checkpoint, a data set or a report out. ``Config`` holds the stage table's own keys."""
+
+    produces_checkpoint: ClassVar[bool] = False
+    default_trainer: ClassVar[str | None] = None
+    """Name of the trainer whose ``Config`` the stage's ``options`` table is, unless the stage names another."""
+
+    @abstractmethod
+    def run(self, run: Run) -> StageResult:
+        """``run`` gives the stage its folder, its inputs and the rollouts; see ``pipeline.Run``."""
+
+
+class Executor(Plugin):
+    """Where rollouts run. ``local`` is this process; another spreads them over machines."""
+
+    @abstractmethod
+    def map(self, requests: Sequence[RolloutRequest], run: Run, settings: Any) -> Iterator[list[Trajectory]]:
+        """The lines of descent of the requests, in whatever order they finish; each ends with the final trajectory."""
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """One line of ``cort doctor``."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+class HealthCheck(Plugin):
+    """Looks at one thing that must work on this machine."""
+
+    @abstractmethod
+    def check(self) -> Iterable[HealthReport]: ...
