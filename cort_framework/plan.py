@@ -1,0 +1,326 @@
+"""A recipe resolved against the plugins that are installed: what will run, with which classes and settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cort_framework.errors import PluginError
+from cort_framework.interfaces import PluginConfig, Stage
+from cort_framework.registry import Registry, Resolved, check_requirements, default_registry
+from cort_framework.settings import Recipe, RolloutSettings, StageTable, validated
+from cort_framework.tables import Key, Problem, Table, explain, nearest, refuse
+
+SECTIONS = {
+    "tasks": "task-source",
+    "tools": "tool",
+    "hints": "hint-injector",
+    "filters": "filter",
+    "rewards": "reward-function",
+}
+"""The keyed tables of a recipe that a stage's Config may refer to by a field of the same name, and their kinds."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage, ready to run."""
+
+    name: str
+    stage: Resolved
+    trainer: Resolved | None
+    engine: Resolved
+    executor: Resolved
+    rollout: RolloutSettings
+    """The recipe's, with the stage's own over it."""
+    model: str | None
+    """A folder or hub id to start from; ``None`` where ``model_from`` says which stage makes it."""
+    model_from: str | None
+    """The earlier stage whose checkpoint it starts from."""
+    uses: Mapping[str, tuple[str, ...]]
+    """For each of tasks, tools, hints, filters, rewards and data: the keys that the stage's Config refers to. Where the
+    Config has such a field and it is ``None``, all of the recipe's; where it has no such field, none."""
+    table: Table
+    """All that decides what the stage makes, as JSON: the basis of its cache key."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with every name resolved. Making one starts nothing."""
+
+    recipe: Recipe
+    model: str | None
+    tasks: Mapping[str, Resolved]
+    tools: Mapping[str, Resolved]
+    hints: Mapping[str, Resolved]
+    filters: Mapping[str, Resolved]
+    rewards: Mapping[str, Resolved]
+    weights: Mapping[str, float]
+    """Each reward's factor."""
+    engines: Mapping[str, Resolved]
+    """The engines that stages use."""
+    executors: Mapping[str, Resolved]
+    stages: Sequence[PlannedStage]
+
+    def stage(self, name: str) -> PlannedStage:
+        return next(s for s in self.stages if s.name == name)
+
+    def to_json(self) -> str:
+        """``plan.json``: the recipe as it stands, and each stage's resolved table."""
+        recipe = self.recipe.model_dump(mode="json")
+        return json.dumps(
+            {"recipe": recipe, "model": self.model, "stages": [s.table for s in self.stages]},
+            ensure_ascii=False,
+            indent=2,
+        )
+
+
+def make_plan(recipe: Recipe, registry: Registry | None = None) -> Plan:
+    """Resolves every name, checks every plugin's settings and requirements.
+
+    Raises ``RecipeError`` with all faults at once; its cause is the first plugin failure among them.
+    """
+    planner = _Planner(recipe, registry or default_registry())
+    plan = planner.plan()
+    if planner.problems:
+        raise refuse(recipe.source, planner.problems)
+    return plan
+
+
+def plan_problems(recipe: Recipe, registry: Registry | None = None) -> list[Problem]:
+    """What ``make_plan`` would complain of."""
+    planner = _Planner(recipe, registry or default_registry())
+    planner.plan()
+    return planner.problems
+
+
+class _Planner:
+    """Goes on after a fault, so that all of them are found; what it could not resolve is left out."""
+
+    def __init__(self, recipe: Recipe, registry: Registry) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.problems: list[Problem] = []
+        self.resolved: dict[str, dict[str, Resolved]] = {"engines": {}, "executors": {}}
+
+    def plan(self) -> Plan:
+        recipe = self.recipe
+        for section in SECTIONS:
+            self.resolved[section] = self._section(section)
+        model = self._model(recipe.model, ("model",)) if recipe.model is not None else None
+        stages: list[PlannedStage] = []
+        last: str | None = None
+        for index, table in enumerate(recipe.stage):
+            planned = self._stage(index, table, model, last, [s.name for s in recipe.stage[:index]])
+            if planned is not None:
+                stages.append(planned)
+                if planned.stage.cls.produces_checkpoint:
+                    last = planned.name
+        return Plan(
+            recipe=recipe,
+            model=model,
+            weights={key: table.weight for key, table in recipe.rewards.items()},
+            stages=tuple(stages),
+            **self.resolved,
+        )
+
+    # --- keyed tables -----------------------------------------------------------------------------------------
+    def _section(self, section: str) -> dict[str, Resolved]:
+        tables: Mapping[str, Any] = self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section)
+        found = {}
+        for key, table in tables.items():
+            at: Key = ("rollout", "tools", key) if section == "tools" else (section, key)
+            if isinstance(table, Mapping):
+                options = dict(table)
+                name = options.pop("use", key)
+            else:
+                options = dict(table.model_extra or {})
+                name = table.use or getattr(table, "source", key)
+            name_at = (*at, "source") if section == "tasks" else at
+            resolved = self._resolve(SECTIONS[section], key, name, options, name_at, at)
+            if resolved is not None:
+                found[key] = resolved
+        return found
+
+    def _resolve(
+        self, kind: str, key: str, name: str, options: Table, at: Key, options_at: Key | None = None
+    ) -> Resolved | None:
+        """The plugin called ``name``, complained of at ``at``, with its settings checked at ``options_at``."""
+        try:
+            provider = self.registry.resolve(kind, name)
+            check_requirements(provider.cls, f"{kind} '{provider.name}' ({provider.distribution})")
+        except PluginError as error:
+            self._complain(Problem(at, error.message, error.hint, error.__cause__))
+            return None
+        model = provider.cls.Config
+        try:
+            config = validated(model, options)
+        except ValidationError as error:
+            also = StageTable.model_fields if kind == "stage" else ()
+            for problem in explain(error, model, options, at if options_at is None else options_at, also):
+                self._complain(problem)
+            return None
+        return Resolved(kind, key, provider.cls, config, provider.distribution, provider.version)
+
+    # --- models -----------------------------------------------------------------------------------------------
+    def _model(self, name: str, at: Key) -> str | None:
+        """A folder, a hub id, or a name that a plugin gives, as a folder or a hub id."""
+        shipped = self.registry.models()
+        if name in shipped:
+            return str(shipped[name])
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            if (folder / "config.json").is_file():
+                return str(folder.resolve())
+            text, hint = f"the folder {name} holds no model", "a model folder has a config.json (save_pretrained)"
+        elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
+            return name
+        else:
+            text = f"there is no model {name!r}{nearest(name, sorted(shipped))}"
+            hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
+        self._complain(Problem(at, text, hint))
+        return None
+
+    # --- stages -----------------------------------------------------------------------------------------------
+    def _stage(
+        self, index: int, table: StageTable, model: str | None, last: str | None, earlier: list[str]
+    ) -> PlannedStage | None:
+        at: Key = ("stage", index)
+        options = dict(table.model_extra or {})
+        stage = self._resolve("stage", table.name, table.kind, options, (*at, "kind"), at)
+        rollout = self._rollout(table, at)
+        if rollout is None:
+            return None
+        engine = self._named_or_plugin("engine", rollout.engine, self._rollout_key(index, "engine"))
+        executor = self._named_or_plugin("executor", rollout.executor, self._rollout_key(index, "executor"))
+        if stage is None:
+            return None
+        trainer = self._trainer(table, stage.cls, at)
+        uses = self._uses(stage.config, earlier, at)
+        model_from = None
+        if table.model in earlier:
+            model_from, model = table.model, None
+            maker = self.recipe.stage[earlier.index(table.model)].kind
+            if not self._makes_checkpoint(maker):
+                self._complain(Problem((*at, "model"), f"stage '{table.model}' makes no checkpoint"))
+        elif table.model is not None:
+            model = self._model(table.model, (*at, "model"))
+        elif last is not None:
+            model_from, model = last, None
+        elif self.recipe.model is None and stage.cls.needs_model:
+            text = "there is no model to start from"
+            self._complain(Problem(at, text, 'give the recipe a model: model = "owner/name"'))
+        if engine is None or executor is None:
+            return None
+        table_json = {
+            "name": table.name,
+            "stage": stage.to_table(),
+            "trainer": trainer.to_table() if trainer else None,
+            "engine": engine.to_table(),
+            "executor": executor.to_table(),
+            "rollout": rollout.model_dump(mode="json"),
+            "prompt": self.recipe.prompts.get(rollout.prompt),
+            "model": model,
+            "model_from": model_from,
+            "seed": self.recipe.seed,
+            "deterministic": self.recipe.deterministic,
+            **{
+                section: {key: self._used(section, key) for key in keys}
+                for section, keys in uses.items()
+                if section != "data"
+            },
+            "data": list(uses.get("data", ())),
+        }
+        return PlannedStage(
+            table.name, stage, trainer, engine, executor, rollout, model, model_from, uses, table_json
+        )
+
+    def _makes_checkpoint(self, kind: str) -> bool:
+        try:
+            cls = self.registry.resolve("stage", kind).cls
+        except PluginError:
+            return True  # complained of elsewhere
+        return issubclass(cls, Stage) and cls.produces_checkpoint
+
+    def _rollout(self, table: StageTable, at: Key) -> RolloutSettings | None:
+        base = self.recipe.rollout.settings.model_dump()
+        try:
+            settings = validated(RolloutSettings, {**base, **table.rollout})
+        except ValidationError as error:
+            self.problems += explain(error, RolloutSettings, {**base, **table.rollout}, (*at, "rollout"))
+            return None
+        if settings.prompt not in self.recipe.prompts:
+            text = f"no prompt is called {settings.prompt!r}{nearest(settings.prompt, list(self.recipe.prompts))}"
+            self._complain(Problem(self._rollout_key(at[1], "prompt"), text))
+        return settings
+
+    def _rollout_key(self, index: int | str, field: str) -> Key:
+        """Where a setting of a stage's rollouts comes from."""
+        own = isinstance(index, int) and field in self.recipe.stage[index].rollout
+        return ("stage", index, "rollout", field) if own else ("rollout", field)
+
+    def _named_or_plugin(self, kind: str, key: str, at: Key) -> Resolved | None:
+        """An engine or executor: a key of ``[engines]``, or a plugin's name with the default options."""
+        section = f"{kind}s"
+        if key in self.resolved[section]:
+            return self.resolved[section][key]
+        tables: Mapping[str, Table] = getattr(self.recipe, section)
+        options = dict(tables.get(key, {}))
+        name = options.pop("use", key)
+        resolved = self._resolve(kind, key, name, options, (section, key) if key in tables else at)
+        if resolved is not None:
+            self.resolved[section][key] = resolved
+        return resolved
+
+    def _trainer(self, table: StageTable, stage: type[Stage], at: Key) -> Resolved | None:
+        name = table.trainer or stage.default_trainer
+        if name is not None:
+            name_at = (*at, "trainer") if table.trainer else at
+            return self._resolve("trainer", name, name, dict(table.options), name_at, (*at, "options"))
+        if table.options:
+            self._complain(Problem((*at, "options"), f"stage kind '{table.kind}' has no trainer to give options to"))
+        return None
+
+    def _uses(self, config: PluginConfig, earlier: list[str], at: Key) -> dict[str, tuple[str, ...]]:
+        uses: dict[str, tuple[str, ...]] = {}
+        for section in [*SECTIONS, "data"]:
+            if section not in type(config).model_fields:
+                continue
+            known = earlier if section == "data" else self._keys(section)
+            value = getattr(config, section)
+            uses[section] = () if value is None and section == "data" else tuple(known if value is None else _names(value))
+            for name in uses[section]:
+                if name not in known:
+                    what = "earlier stage" if section == "data" else f"[{'rollout.' * (section == 'tools')}{section}] table"
+                    self._complain(Problem((*at, section), f"no {what} is called {name!r}{nearest(name, known)}"))
+        return uses
+
+    def _keys(self, section: str) -> list[str]:
+        return list(self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section))
+
+    def _used(self, section: str, key: str) -> Table | None:
+        resolved = self.resolved[section].get(key)
+        if resolved is None:
+            return None
+        weight = {"weight": self.recipe.rewards[key].weight} if section == "rewards" else {}
+        return {**resolved.to_table(), **weight}
+
+    def _complain(self, problem: Problem) -> None:
+        """Once a place and fault: an engine that every stage uses is complained of once."""
+        if all((p.key, p.text) != (problem.key, problem.text) for p in self.problems):
+            self.problems.append(problem)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """The names in a reference: one, several, or a table whose values (where they are strings) or keys are names."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Mapping):
+        strings = all(isinstance(v, str) for v in value.values())
+        return tuple(value.values()) if strings else tuple(value)
+    return tuple(value)

@@ -1,0 +1,151 @@
+"""A recipe: TOML -> profile -> ``--set`` -> checked settings (``settings``) -> a plan (``plan``).
+
+Every fault is reported at once, each with its TOML path, its line and the nearest known key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cort_framework.errors import RequestError
+from cort_framework.plan import Plan, PlannedStage, make_plan, plan_problems
+from cort_framework.settings import PROMPTS, Recipe, RewardTable, RolloutSettings, StageTable, TaskTable, validated
+from cort_framework.tables import Key, Problem, Source, Table, explain, merge, nearest, parse_override, read_toml, refuse
+
+__all__ = [
+    "PROMPTS",
+    "Plan",
+    "PlannedStage",
+    "Recipe",
+    "RewardTable",
+    "RolloutSettings",
+    "StageTable",
+    "TaskTable",
+    "find_recipe",
+    "load_recipe",
+    "make_plan",
+    "shipped_recipes",
+]
+
+RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
+"""In a wheel, and in a checkout."""
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """A recipe's file, by path or by the name of one that ships with the framework. Raises ``RequestError``."""
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    shipped = shipped_recipes()
+    name = path.name.removesuffix(".toml")
+    if str(name_or_path) in (name, path.name) and name in shipped:
+        return shipped[name]
+    if name in shipped:
+        raise RequestError(f"there is no file {path}", f"the recipe {name} ships with the framework: use its name alone")
+    raise RequestError(f"there is no recipe {name_or_path}{nearest(name, sorted(shipped))}", "give a path or a name")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name and file of each recipe that ships with the framework."""
+    folder = next((f for f in RECIPE_FOLDERS if f.is_dir()), None)
+    return {p.stem: p for p in sorted(folder.glob("*.toml"))} if folder else {}
+
+
+def load_recipe(
+    name_or_path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Reads a recipe, puts a profile and ``--set`` overrides (``"stage.rl.options.lr=5e-7"``) over it, and checks it.
+
+    Raises ``RequestError`` (no such file, not text, not TOML) and ``RecipeError`` with all faults at once.
+    """
+    path = find_recipe(name_or_path)
+    text, data = read_toml(path)
+    profiles = data.pop("profile", {})
+    source = Source(path, text, profile)
+    problems: list[Problem] = []
+    stages = _stages_by_name(data)
+    source.stages = list(stages)
+    if profile is not None:
+        if not isinstance(profiles, Mapping) or not isinstance(profiles.get(profile), Mapping):
+            raise RequestError(f"{path} has no profile {profile!r}{nearest(profile, list(profiles))}")
+        source.profile_table = profiles[profile]
+        named = source.profile_table.get("stage", {})
+        problems += _unknown_stages(named, stages, ("profile", profile, "stage"))
+        data = merge(data, {k: v for k, v in source.profile_table.items() if k != "stage"})
+        stages = {n: merge(t, named[n]) if n in named else t for n, t in stages.items()}
+    for argument in overrides:
+        keys, value = parse_override(argument)
+        for part in reversed(keys):
+            value = {part: value}
+        named = value.pop("stage", {})
+        if not isinstance(named, Mapping) or not all(isinstance(v, Mapping) for v in named.values()):
+            raise RequestError(f"--set {argument}: a stage's key is addressed as stage.NAME.KEY=VALUE")
+        data = merge(data, value)
+        stages = {n: merge(t, named[n]) if n in named else t for n, t in stages.items()}
+        place: Key = tuple(keys)
+        if named:
+            problems += _unknown_stages(named, stages, ("stage",))
+            known = keys[1] in stages
+            place = ("stage", source.stages.index(keys[1]), *keys[2:]) if known else ("stage", keys[1])
+        source.overrides[place] = argument
+    if stages:
+        data["stage"] = list(stages.values())
+    return _checked(data, source, problems)
+
+
+# --- loading, in parts ------------------------------------------------------------------------------------------
+def _checked(data: Table, source: Source, problems: list[Problem]) -> Recipe:
+    try:
+        recipe = validated(Recipe, data)
+    except ValidationError as error:
+        faults = explain(error, Recipe, data)
+        problems += faults + _problems_beyond(data, faults)
+    if problems:
+        raise refuse(source, problems)
+    recipe._source = source
+    return recipe
+
+
+def _problems_beyond(data: Table, problems: Sequence[Problem]) -> list[Problem]:
+    """What else is wrong: the faulty keys are taken out and the rest is planned."""
+    rest = deepcopy(data)
+    for problem in problems:
+        *parents, last = problem.key or ("",)
+        table: Any = rest
+        for part in parents:
+            table = table[part]
+        if not isinstance(table, dict) or isinstance(table.get(last, {}), dict):
+            return []  # a whole table is faulty: what lies behind it cannot be judged
+        del table[last]
+    try:
+        recipe = validated(Recipe, rest)
+    except ValidationError:
+        return []
+    return plan_problems(recipe)
+
+
+def _stages_by_name(data: Table) -> dict[str, Table]:
+    """Taken out of ``data``; left in it, to be complained of, where they are not tables with names of their own."""
+    stages = data.get("stage")
+    if not isinstance(stages, list) or not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages):
+        return {}
+    named = {s["name"]: s for s in stages}
+    if len(named) < len(stages):
+        return {}
+    del data["stage"]
+    return named
+
+
+def _unknown_stages(named: Any, stages: Mapping[str, Table], at: Key) -> list[Problem]:
+    if not isinstance(named, Mapping):
+        return [Problem(at, "stages are addressed by name: [profile.NAME.stage.STAGE]")]
+    return [
+        Problem((*at, name), f"no stage is called {name!r}{nearest(name, list(stages))}")
+        for name in named
+        if name not in stages
+    ]
