@@ -48,9 +48,9 @@ class TaskError(RequestError):
 class PluginFault(CortError):
     """A plugin's own code raised; the original exception is ``__cause__`` and its distribution is named."""
 
-    def __init__(self, kind: str, name: str, distribution: str, cause: BaseException) -> None:
+    def __init__(self, what: str, distribution: str, cause: BaseException) -> None:
         super().__init__(
-            f"{kind} '{name}' (from {distribution}) raised {type(cause).__name__}: {cause}",
+            f"{what} (from {distribution}) raised {type(cause).__name__}: {cause}",
             f"the fault is in the plugin {distribution}; --traceback shows where",
         )
         self.__cause__ = cause

@@ -31,7 +31,9 @@ from cort_framework.types import (
 )
 
 if TYPE_CHECKING:
+    from cort_framework.executor import RolloutJob
     from cort_framework.pipeline import Run
+    from cort_framework.runtime import Runtime
 
 
 class PluginConfig(BaseModel):
@@ -58,6 +60,9 @@ class Plugin(ABC):
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     """Requirements such as ``"torch>=2.11"``, checked when the plan is made, before anything is started."""
+
+    distribution: str = "this script"
+    """The distribution that it came from, filled in by the framework so that a fault can be attributed."""
 
     class Config(PluginConfig):
         """No settings."""
@@ -291,6 +296,8 @@ class Stage(Plugin):
     """A checkpoint in; a checkpoint, a data set or a report out. ``Config`` holds the stage table's own keys."""
 
     produces_checkpoint: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = True
+    """False where the stage makes its model from nothing."""
     default_trainer: ClassVar[str | None] = None
     """Name of the trainer whose ``Config`` the stage's ``options`` table is, unless the stage names another."""
 
@@ -303,8 +310,9 @@ class Executor(Plugin):
     """Where rollouts run. ``local`` is this process; another spreads them over machines."""
 
     @abstractmethod
-    def map(self, requests: Sequence[RolloutRequest], run: Run, settings: Any) -> Iterator[list[Trajectory]]:
-        """The lines of descent of the requests, in whatever order they finish; each ends with the final trajectory."""
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
+        """The lines of descent of the job's requests, scored, in whatever order they finish; each ends with the final
+        trajectory. ``runtime`` is this process's own, for executors that roll out here."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""A batch of rollouts as data, and the executor that runs it in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cort_framework.interfaces import Engine, Executor, HintInjector, RewardFunction, RolloutRequest, Tool
+from cort_framework.recipe import RolloutSettings
+from cort_framework.registry import Resolved
+from cort_framework.rollout import RolloutSetup, rollout
+from cort_framework.runtime import Runtime
+from cort_framework.scoring import score
+from cort_framework.types import Trajectory, Weights
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """All that it takes to make trajectories anywhere: classes and configs, no open plugin."""
+
+    requests: Sequence[RolloutRequest]
+    engine: Resolved
+    weights: Weights
+    settings: RolloutSettings
+    template: str
+    seed: int
+    tools: Mapping[str, Resolved] = field(default_factory=dict)
+    injectors: Mapping[str, Resolved] = field(default_factory=dict)
+    rewards: Mapping[str, tuple[Resolved, float]] = field(default_factory=dict)
+    allow_rewind: bool = True
+
+
+class LocalExecutor(Executor):
+    """Rolls out in this process: one coroutine a trajectory, at most ``concurrency`` at once, none waits for another."""
+
+    name = "local"
+
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
+        engine = runtime.engine(job.engine, job.weights)
+        setup = RolloutSetup(
+            engine,
+            {key: runtime.plugin(tool, Tool) for key, tool in job.tools.items()},
+            job.settings,
+            job.template,
+            job.seed,
+            [runtime.plugin(injector, HintInjector) for injector in job.injectors.values()],
+            job.allow_rewind,
+        )
+        rewards = {key: (runtime.plugin(r, RewardFunction), weight) for key, (r, weight) in job.rewards.items()}
+        what = f"the batch of {len(job.requests)} rollouts"
+        return runtime.stream(_run(job.requests, setup, rewards), job.settings.batch_timeout_s, what)
+
+
+async def _run(
+    requests: Sequence[RolloutRequest], setup: RolloutSetup, rewards: Mapping[str, tuple[RewardFunction, float]]
+) -> AsyncIterator[list[Trajectory]]:
+    waiting = iter(requests)
+    done: asyncio.Queue[list[Trajectory] | BaseException] = asyncio.Queue()
+
+    async def work() -> None:
+        for request in waiting:  # shared: each worker takes the next request in order
+            try:
+                line = await rollout(request, setup)
+                await score(line[-1], rewards)
+                done.put_nowait(line)
+            except BaseException as error:
+                done.put_nowait(error)
+                raise
+
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [asyncio.create_task(work()) for _ in range(min(setup.settings.concurrency, len(requests)))]
+
+        async def stop() -> None:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+        stack.push_async_callback(stop)
+        for _ in requests:
+            line = await done.get()
+            if isinstance(line, BaseException):
+                raise line
+            yield line

@@ -1,0 +1,157 @@
+"""Finding tool calls in what a model writes: code fences and native ``<tool_call>`` JSON, behind one parser.
+
+A parser is handed all the text since the last tool output, whoever wrote it (a hint may have opened the fence), each
+time that text has grown. It keeps no state, so that the answer cannot depend on how the text was cut into tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cort_framework.interfaces import Tool
+
+
+@dataclass(frozen=True)
+class ParsedCall:
+    """A complete call. ``problem`` is set where the model's text is a call but no valid one."""
+
+    tool: str
+    end: int
+    """Position in the text just after the call's closing fence or tag."""
+    code: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    problem: str | None = None
+
+
+class ToolCallParser(ABC):
+    """Recognises one way of calling tools."""
+
+    stop: tuple[str, ...]
+    """Strings at which the engine has to pause: a call may be complete."""
+
+    @abstractmethod
+    def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
+        """The first complete call in ``text``. ``ended``: no more text follows, so that a fence which is not yet
+        followed by a line break counts too."""
+
+    @abstractmethod
+    def render(self, output: str, after: str) -> str:
+        """The text to append for a call's output; ``after`` is the text that it is appended to."""
+
+
+_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$")
+
+
+class FenceParser(ToolCallParser):
+    """```` ```python … ``` ```` answered by ```` ```output … ``` ```` (paper, inference section).
+
+    - Only a fence whose info string is a tool's language opens a block of that tool. It opens one wherever it stands, also
+      inside another block that the model left open.
+    - A bare fence line closes the block; outside a block it means nothing. A line that merely ends in a backtick is
+      no fence.
+    - A fence line inside an open triple-quoted Python string does not close the block.
+    - An unclosed block is no call.
+    """
+
+    stop = ("```\n",)
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools: dict[str, str] = {}
+        for tool in tools:
+            for language in (tool.language, *tool.aliases):
+                if language:
+                    self._tools[language.lower()] = tool.name
+        self._python = {language for language in self._tools if language in ("python", "py", "python3")}
+
+    def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
+        language: str | None = None
+        start = position = 0
+        for line in text.splitlines(keepends=True):
+            end = position + len(line)
+            fence = _FENCE.match(line.rstrip("\r\n"))
+            complete = line.endswith("\n") or ended
+            if fence and complete:
+                info = fence[1].strip().lower()
+                if info in self._tools:
+                    language, start = info, end
+                elif not info and language is not None:
+                    code = text[start:position]
+                    if not (language in self._python and _inside_string(code)):
+                        return ParsedCall(self._tools[language], end, code=code)
+            position = end
+        return None
+
+    def render(self, output: str, after: str) -> str:
+        lead = "" if after.endswith("\n") else "\n"
+        return f"{lead}```output\n{output.rstrip()}\n```\n"
+
+
+def _inside_string(code: str) -> bool:
+    """Whether the code ends inside a triple-quoted string."""
+    try:
+        compile(code, "<cell>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return "unterminated triple-quoted" in (error.msg or "")
+    except (ValueError, MemoryError, RecursionError):
+        return False
+    return False
+
+
+class NativeParser(ToolCallParser):
+    """Hermes / Qwen calls: ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``.
+
+    A call of a tool that is not there, or one whose JSON is broken, is a call with a ``problem``: the model is told.
+    """
+
+    stop = ("</tool_call>",)
+    _call = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = {tool.name for tool in tools if tool.parameters is not None}
+
+    def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
+        match = self._call.search(text)
+        if match is None:
+            return None
+        try:
+            data = json.loads(match[1])
+            name, arguments = data["name"], data.get("arguments", {})
+            if not isinstance(name, str) or not isinstance(arguments, dict):
+                raise TypeError
+        except json.JSONDecodeError as error:
+            return ParsedCall("", match.end(), problem=f"the tool call is not valid JSON: {error}")
+        except (KeyError, TypeError, AttributeError):
+            return ParsedCall("", match.end(), problem='a tool call is {"name": "…", "arguments": {…}}')
+        if name not in self._tools:
+            known = ", ".join(sorted(self._tools)) or "none"
+            return ParsedCall(name, match.end(), arguments=arguments, problem=f"there is no tool {name!r}; there are: {known}")
+        return ParsedCall(name, match.end(), arguments=arguments)
+
+    def render(self, output: str, after: str) -> str:
+        lead = "" if after.endswith("\n") else "\n"
+        return f"{lead}<tool_response>\n{output.rstrip()}\n</tool_response>\n"
+
+
+class CallParser:
+    """All the ways in which a recipe's tools can be called: whichever call is complete first counts."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        tools = list(tools)
+        self.parsers: list[ToolCallParser] = []
+        if any(tool.language for tool in tools):
+            self.parsers.append(FenceParser(tools))
+        if any(tool.parameters is not None for tool in tools):
+            self.parsers.append(NativeParser(tools))
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return tuple(s for parser in self.parsers for s in parser.stop)
+
+    def parse(self, text: str, ended: bool = False) -> tuple[ParsedCall, ToolCallParser] | None:
+        found = [(call, p) for p in self.parsers if (call := p.parse(text, ended)) is not None]
+        return min(found, key=lambda pair: pair[0].end, default=None)

@@ -1,0 +1,384 @@
+"""The run folder and the stages in it: content-addressed, resumable, nothing deleted.
+
+``runs/<name>/`` holds ``recipe.toml``, ``plan.json``, ``environment.json``, ``metrics.jsonl``, ``results.json`` and a folder a
+stage. A stage that is done under the same key is not run again; one that was killed goes on from what it has; one
+whose key changed moves its old folder aside (``sft~<key>``) and starts afresh.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cort_framework.display import Display, Progressing
+from cort_framework.errors import CortError, RequestError, StageFailed, TaskError
+from cort_framework.executor import RolloutJob
+from cort_framework.interfaces import Filter, RolloutRequest, StageResult, TrainContext, Trainer
+from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
+from cort_framework.runtime import Runtime
+from cort_framework.scoring import judge
+from cort_framework.store import TrajectoryLog, read_trajectories, write_json, write_text
+from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
+
+
+class StageReporter:
+    """``interfaces.Reporter``: progress and notes go to the display, metrics to ``metrics.jsonl``."""
+
+    def __init__(self, display: Display, path: Path, stage: str) -> None:
+        self._display, self._path, self._stage = display, path, stage
+
+    def progress(self, description: str, total: int | None = None) -> Any:
+        return self._display.progress(description, total)
+
+    def note(self, text: str) -> None:
+        self._display.note(f"  {text}")
+
+    def metrics(self, **values: float | int | str) -> None:
+        line = json.dumps({"stage": self._stage, "time": round(time.time(), 3), **values})
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+@dataclass
+class StageRecord:
+    """What is known of a stage of this run."""
+
+    name: str
+    kind: str
+    key: str
+    result: StageResult
+    seconds: float = 0.0
+    cached: bool = False
+
+
+@dataclass
+class RunReport:
+    """What a run came to."""
+
+    folder: Path
+    stages: list[StageRecord]
+    results: list[dict[str, Any]]
+    checkpoint: Path | None
+    """The last checkpoint that was made."""
+
+
+@dataclass
+class Run:
+    """What a stage gets: its folder, its inputs, and the means to roll out and to train."""
+
+    plan: Plan
+    stage: PlannedStage
+    folder: Path
+    model: str
+    """The checkpoint folder or hub id that it starts from."""
+    runtime: Runtime
+    reporter: StageReporter
+    records: dict[str, StageRecord] = field(default_factory=dict)
+    """The stages before this one."""
+
+    @property
+    def config(self) -> Any:
+        return self.stage.stage.config
+
+    @property
+    def seed(self) -> int:
+        """The same for all stages of a kind, so that systems that are compared meet the same noise."""
+        return derive_seed(self.plan.recipe.seed, self.stage.stage.cls.name)
+
+    # --- inputs -----------------------------------------------------------------------------------------------
+    def tasks(self, name: str) -> list[Task]:
+        """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
+        tasks = list(self.plan.tasks[name].build().tasks())
+        if not tasks:
+            raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
+        seen: set[str] = set()
+        for task in tasks:
+            if task.id in seen:
+                raise TaskError(f"the task set '{name}' has the id {task.id!r} twice", "give each task an id of its own")
+            seen.add(task.id)
+        return tasks
+
+    def kept(self, stages: Sequence[str]) -> list[Trajectory]:
+        """The final trajectories of earlier stages that all filters kept."""
+        kept: list[Trajectory] = []
+        for name in stages:
+            path = self.records[name].result.trajectories
+            if path is None:
+                raise RequestError(f"stage '{name}' makes no trajectories", f"name another stage as `data` of '{self.stage.name}'")
+            kept += [t for t in read_trajectories(path) if t.kept and t.usable and t.stop_reason != "rewound"]
+        return kept
+
+    # --- rollouts ---------------------------------------------------------------------------------------------
+    def job(
+        self,
+        requests: Sequence[RolloutRequest],
+        *,
+        tools: Sequence[str] | None = None,
+        hints: Sequence[str] = (),
+        rewards: Sequence[str] | None = None,
+        weights: Weights | None = None,
+        seed: int | None = None,
+        allow_rewind: bool = True,
+    ) -> RolloutJob:
+        """A batch of rollouts with the recipe's tools and rewards (``None``: all of them) and the hints named."""
+        plan, settings = self.plan, self.stage.rollout
+        return RolloutJob(
+            requests=requests,
+            engine=self.stage.engine,
+            weights=weights or Weights(path=self.model),
+            settings=settings,
+            template=plan.recipe.prompts[settings.prompt],
+            seed=self.seed if seed is None else seed,
+            tools={k: plan.tools[k] for k in (plan.tools if tools is None else tools)},
+            injectors={k: plan.hints[k] for k in hints},
+            rewards={k: (plan.rewards[k], plan.weights[k]) for k in (plan.rewards if rewards is None else rewards)},
+            allow_rewind=allow_rewind,
+        )
+
+    def rollouts(self, job: RolloutJob) -> Iterator[list[Trajectory]]:
+        """Lines of descent as they finish."""
+        return self.stage.executor.build().map(job, self.runtime)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def log(self, name: str = "trajectories.jsonl") -> Iterator[TrajectoryLog]:
+        log = TrajectoryLog(self.folder / name)
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def collect(self, log: TrajectoryLog, job: RolloutJob, progress: Progressing) -> list[Trajectory]:
+        """Make the trajectories of a job that the log does not hold yet, each written as it finishes. Returns the final
+        ones in the order of the requests. Raises ``StageFailed`` where too many failed by the machinery's fault."""
+        missing = [r for r in job.requests if (r.task.id, r.sample) not in log.lines]
+        progress.advance(len(job.requests) - len(missing))
+        if missing:
+            for line in self.rollouts(RolloutJob(**{**job.__dict__, "requests": missing})):
+                log.append(line)
+                progress.advance(1)
+        finals = [log.lines[(r.task.id, r.sample)][-1] for r in job.requests]
+        self.check_errors(finals)
+        return finals
+
+    def check_errors(self, trajectories: Sequence[Trajectory]) -> None:
+        """Raises ``StageFailed`` where more than ``max_error_rate`` of them have an error of the machinery."""
+        errors = [t.error for t in trajectories if t.error is not None]
+        if len(errors) > self.plan.recipe.max_error_rate * len(trajectories):
+            common = max(set(errors), key=errors.count)
+            raise StageFailed(
+                f"{len(errors)} of {len(trajectories)} trajectories failed, {errors.count(common)} of them with: {common}",
+                "mend that and run again: what was collected is kept; or raise `max_error_rate` in the recipe",
+            )
+
+    def judge(self, trajectories: Sequence[Trajectory], filters: Sequence[str]) -> None:
+        """Give every trajectory its verdicts, task by task."""
+        opened = {name: self.runtime.plugin(self.plan.filters[name], Filter) for name in filters}
+        groups: dict[str, Group] = {}
+        for trajectory in trajectories:
+            trajectory.verdicts.clear()
+            groups.setdefault(trajectory.task.id, Group(trajectory.task, [])).trajectories.append(trajectory)
+
+        async def judging() -> None:
+            for group in groups.values():
+                await judge(group, opened)
+
+        self.runtime.call(judging())
+
+    # --- training ---------------------------------------------------------------------------------------------
+    def train(self, trajectories: Sequence[Trajectory] = (), tasks: Sequence[Task] = (), **rollout: Any) -> Checkpoint:
+        """Run the stage's trainer; ``rollout`` and ``load_weights`` are for RL."""
+        assert self.stage.trainer is not None
+        trainer: Trainer = self.runtime.plugin(self.stage.trainer, Trainer)  # type: ignore[type-abstract]
+        return trainer.train(
+            TrainContext(
+                folder=self.folder,
+                model=self.model,
+                seed=self.plan.recipe.seed,
+                reporter=self.reporter,
+                trajectories=trajectories,
+                tasks=tasks,
+                temperature=self.stage.rollout.temperature,
+                max_tokens=self.stage.rollout.max_tokens,
+                report_to=tuple(self.plan.recipe.report_to),
+                **rollout,
+            )
+        )
+
+
+def run(
+    recipe: Recipe | Plan,
+    run_dir: Path | str | None = None,
+    *,
+    from_stage: str | None = None,
+    display: Display | None = None,
+) -> RunReport:
+    """Run a recipe's stages, in order, in ``run_dir`` (default ``runs/<name>``).
+
+    ``from_stage``: that stage and all after it run again, whatever is there. Raises ``CortError``: what was made so far
+    is kept, and the same call goes on from it.
+    """
+    plan = recipe if isinstance(recipe, Plan) else make_plan(recipe)
+    display = display or Display()
+    folder = Path(run_dir or Path("runs") / plan.recipe.name).resolve()
+    names = [s.name for s in plan.stages]
+    if from_stage is not None and from_stage not in names:
+        raise RequestError(f"there is no stage '{from_stage}'", f"the stages are: {', '.join(names)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _describe(plan, folder)
+        preload = tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
+        with Runtime(plan.recipe.seed, plan.recipe.deterministic, preload) as runtime:
+            return _run_stages(plan, folder, runtime, display, from_stage)
+
+
+def _run_stages(plan: Plan, folder: Path, runtime: Runtime, display: Display, from_stage: str | None) -> RunReport:
+    records: dict[str, StageRecord] = {}
+    results: list[dict[str, Any]] = []
+    checkpoint: StageRecord | None = None
+    forced = False
+    for position, stage in enumerate(plan.stages, 1):
+        source = records[stage.model] if stage.model in records else checkpoint if stage.model is None else None
+        if source is not None and source.result.checkpoint is None:
+            raise RequestError(f"stage '{stage.name}' starts from '{source.name}', which makes no checkpoint")
+        model = str(source.result.checkpoint) if source is not None else stage.model or plan.model
+        inputs = {"model": source.key if source is not None else model_digest(model)}
+        inputs |= {name: records[name].key for name in _as_list(getattr(stage.stage.config, "data", None))}
+        key = _digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
+        forced = forced or stage.name == from_stage
+        stage_folder = folder / stage.name
+
+        title = f"[bold]{position}/{len(plan.stages)} {stage.name}[/bold] [dim]{stage.stage.cls.name}"
+        record = None if forced else _finished(stage, key, stage_folder)
+        if record is not None:
+            display.note(f"{title}: done before ({record.seconds:.0f} s)")
+        else:
+            display.note(title)
+            _prepare(stage_folder, key, forced)
+            reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
+            started = time.perf_counter()
+            result = stage.stage.build().run(Run(plan, stage, stage_folder, model, runtime, reporter, records))
+            record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
+            _finish(record, stage_folder)
+        records[stage.name] = record
+        if record.result.checkpoint is not None:
+            checkpoint = record
+        results += record.result.report
+        write_json(folder / "results.json", results)
+    last = checkpoint.result.checkpoint if checkpoint is not None else None
+    return RunReport(folder, list(records.values()), results, last)
+
+
+# --- the stage's folder -----------------------------------------------------------------------------------------
+def _finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
+    """The record of a stage that is done under this key, if it is and all that it left is still there."""
+    state = _read_state(folder)
+    if state.get("key") != key or state.get("status") != "done":
+        return None
+    data = state["result"]
+    paths = {name: folder / data[name] if data[name] else None for name in ("checkpoint", "trajectories")}
+    if any(path is not None and not path.exists() for path in paths.values()):
+        return None
+    result = StageResult(report=data["report"], summary=data["summary"], **paths)
+    return StageRecord(stage.name, stage.stage.cls.name, key, result, state["seconds"], cached=True)
+
+
+def _prepare(folder: Path, key: str, forced: bool) -> None:
+    state = _read_state(folder)
+    if folder.exists() and (state.get("key") != key or (forced and state.get("status") == "done")):
+        old = str(state.get("key", "unknown"))[:8]
+        target, n = folder.with_name(f"{folder.name}~{old}"), 2
+        while target.exists():
+            target, n = folder.with_name(f"{folder.name}~{old}-{n}"), n + 1
+        folder.rename(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "stage.json", {"key": key, "status": "running"})
+
+
+def _finish(record: StageRecord, folder: Path) -> None:
+    result = record.result
+
+    def inside(path: Path | None) -> str | None:
+        return None if path is None else str(path.relative_to(folder))
+
+    data = {
+        "checkpoint": inside(result.checkpoint),
+        "trajectories": inside(result.trajectories),
+        "report": result.report,
+        "summary": result.summary,
+    }
+    state = {"key": record.key, "status": "done", "kind": record.kind, "seconds": round(record.seconds, 2), "result": data}
+    write_json(folder / "stage.json", state)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _as_list(value: Any) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def model_digest(model: str) -> str:
+    """Of a folder, a hash of the names and contents of its files; a hub id stands for itself."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(folder)).encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+# --- the run's folder -------------------------------------------------------------------------------------------
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run at a time in a folder; the lock goes with the process, however that ends."""
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"another run is at work in {folder}", "wait for it, or choose another folder with --run-dir"
+            ) from None
+        yield
+
+
+def _describe(plan: Plan, folder: Path) -> None:
+    """What is run, with what, where: written before anything starts."""
+    write_text(folder / "recipe.toml", plan.recipe.to_toml())
+    write_json(folder / "plan.json", plan.to_json())
+    packages = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
+    write_json(
+        folder / "environment.json",
+        {
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "seed": plan.recipe.seed,
+            "deterministic": plan.recipe.deterministic,
+            "packages": dict(sorted(packages.items())),
+        },
+    )
+
+
+__all__ = ["CortError", "Run", "RunReport", "StageRecord", "model_digest", "run"]

@@ -1,0 +1,349 @@
+"""generate → parse → call → append, for one trajectory and for many at once.
+
+The ids that the engine samples are the ids that stay: a turn is never tokenised again, and a token that crosses a
+closing fence stays whole. A failure of the machinery ends its own trajectory, is recorded on it, and is never shown
+to the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cort_framework.errors import CortError, DeadlineExceeded, InfrastructureError, PluginFault
+from cort_framework.interfaces import Engine, HintInjector, Plugin, RolloutRequest, Tokenizer, Tool, ToolSession
+from cort_framework.parsing import CallParser, ParsedCall, ToolCallParser
+from cort_framework.recipe import RolloutSettings
+from cort_framework.rendering import Detokenizer, cut, prompt_turn
+from cort_framework.types import (
+    Author,
+    Generation,
+    Hint,
+    Outcome,
+    Sampling,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+    derive_seed,
+)
+
+LIMIT_NOTE = "[This was the last program that could be run here; go on by reasoning.]"
+"""Appended to the output of the last call that a trajectory may make (paper, inference)."""
+
+
+@dataclass(frozen=True)
+class RolloutSetup:
+    """What every trajectory of a batch shares; all plugins in it are open."""
+
+    engine: Engine
+    tools: Mapping[str, Tool]
+    settings: RolloutSettings
+    template: str
+    """Prompt template with ``{problem}``."""
+    seed: int = 0
+    injectors: Sequence[HintInjector] = ()
+    allow_rewind: bool = True
+    """False in RL: the policy did not sample what comes after a cut."""
+
+
+async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a plugin's method, plain (then off the loop) or async; what it raises is attributed to its distribution."""
+    try:
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        return await asyncio.to_thread(method, *arguments)
+    except (CortError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        raise PluginFault(f"{what} '{plugin.name}'", plugin.distribution, error) from error
+
+
+@contextlib.asynccontextmanager
+async def deadline(seconds: float, what: Callable[[], str] | str) -> AsyncIterator[None]:
+    """A limit that names its culprit when it fires; deadlines nest, and an outer one is not mistaken for an inner."""
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise DeadlineExceeded(f"{what if isinstance(what, str) else what()} did not end within {seconds:g} s") from None
+
+
+class _Growing:
+    """A trajectory while it grows: the list of turns, with its ids and text kept at hand."""
+
+    def __init__(self, trajectory: Trajectory, tokenizer: Tokenizer) -> None:
+        self.trajectory = trajectory
+        self.tokenizer = tokenizer
+        self.ids = trajectory.ids
+        self.detokenizer = Detokenizer(tokenizer)
+        self.pending = ""
+        """Text since the last tool output: where a call may stand."""
+        for turn, _, _ in trajectory.segments():
+            self.pending = "" if turn.author == "tool" else self.pending + turn.text
+
+    def add_generation(self, generation: Generation) -> None:
+        """Append sampled tokens; a stretch that goes on from one with the same weights is the same turn."""
+        text = "".join(self.detokenizer.feed(generation.ids))
+        if generation.stop == "eos":
+            text += self.detokenizer.flush()
+        turns = self.trajectory.turns
+        last = turns[-1] if turns else None
+        if last and last.author == "model" and last.weights_version == generation.weights_version and last.logprobs is not None:
+            turns[-1] = replace(
+                last,
+                ids=last.ids + generation.ids,
+                text=last.text + text,
+                logprobs=last.logprobs + generation.logprobs,
+            )
+        else:
+            turns.append(Turn("model", generation.ids, text, generation.logprobs, generation.weights_version))
+        self.ids.extend(generation.ids)
+        self.pending += text
+
+    def add_text(self, author: Author, text: str, **fields: Any) -> None:
+        """Append text that no model sampled."""
+        rest = self.detokenizer.flush()
+        if rest and self.trajectory.turns[-1].author == "model":
+            last = self.trajectory.turns[-1]
+            self.trajectory.turns[-1] = replace(last, text=last.text + rest)
+        ids = self.tokenizer.encode(text)
+        self.trajectory.turns.append(Turn(author, tuple(ids), text, **fields))
+        self.ids.extend(ids)
+        self.pending = "" if author == "tool" else self.pending + text
+
+
+class _Sessions:
+    """The tool sessions of one trajectory, each opened at its first call."""
+
+    def __init__(self, setup: RolloutSetup, trajectory: Trajectory) -> None:
+        self._setup, self._trajectory = setup, trajectory
+        self._open: dict[str, tuple[ToolSession, contextlib.AsyncExitStack]] = {}
+
+    async def call(self, call: ToolCall, history: Sequence[Turn]) -> ToolResult:
+        """Run the call. A failure of the machinery is tried once more in a fresh session, after the cells of ``history``
+        have been replayed; a second one raises ``InfrastructureError``."""
+        tool = self._setup.tools[call.tool]
+        failure = ""
+        for attempt in (0, 1):
+            try:
+                if attempt:
+                    await self.restart(history, call.tool)
+                result = await self._call(tool, call)
+                if result.outcome != Outcome.INFRA_ERROR:
+                    return result
+                failure = result.error or "no reason given"
+            except (InfrastructureError, DeadlineExceeded) as error:
+                failure = error.message
+            except Exception as error:
+                failure = PluginFault(f"tool '{tool.name}'", tool.distribution, error).message
+        raise InfrastructureError(f"tool '{call.tool}' failed twice at call {call.index}: {failure}")
+
+    async def restart(self, history: Sequence[Turn], name: str | None = None) -> None:
+        """Begin afresh and replay the kept cells; an outcome that differs drops the trajectory."""
+        for tool_name in [name] if name else list(self._open):
+            await self._close(tool_name)
+        for turn in history:
+            call, before = turn.call, turn.result
+            if call is None or before is None or call.tool not in self._setup.tools or (name and call.tool != name):
+                continue
+            again = await self._call(self._setup.tools[call.tool], call)
+            if (again.outcome, again.text) != (before.outcome, before.text):
+                raise InfrastructureError(f"call {call.index} of tool '{call.tool}' ended differently when it was replayed")
+
+    async def _call(self, tool: Tool, call: ToolCall) -> ToolResult:
+        limit = self._setup.settings
+        async with deadline(limit.turn_timeout_s, f"tool '{tool.name}' (from {tool.distribution}), call {call.index},"):
+            if tool.name not in self._open:
+                stack = contextlib.AsyncExitStack()
+                trajectory = self._trajectory
+                session = await stack.enter_async_context(
+                    tool.session(trajectory.task, trajectory_id=trajectory.id, seed=trajectory.seed)
+                )
+                self._open[tool.name] = (session, stack)
+            result = await self._open[tool.name][0].call(call)
+        if not isinstance(result, ToolResult):
+            raise TypeError(f"a tool call returns a ToolResult, not {type(result).__name__}")
+        text, dropped = clip(result.text, limit.max_output_characters)
+        return replace(result, text=text, dropped_characters=result.dropped_characters + dropped)
+
+    async def _close(self, name: str) -> None:
+        _, stack = self._open.pop(name)
+        with contextlib.suppress(Exception):  # a session that is broken may well fail to close; its tool's close() is last
+            await stack.aclose()
+
+    async def close(self) -> None:
+        for name in list(self._open):
+            await self._close(name)
+
+
+def clip(text: str, limit: int) -> tuple[str, int]:
+    """Keep the first and the last half of ``limit`` characters (paper: 400 and 400 of 800) and say how many went."""
+    if len(text) <= limit:
+        return text, 0
+    head, tail = text[: limit // 2], text[len(text) - limit // 2 :]
+    dropped = len(text) - len(head) - len(tail)
+    return f"{head}\n[... {dropped} characters left out ...]\n{tail}", dropped
+
+
+async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajectory]:
+    """Make one trajectory. Returns its line of descent: the versions that rewinds cut back, then the final one.
+
+    Never raises for a failure of tool, engine or plugin: it is on the trajectory, as ``error``.
+    """
+    task, settings = request.task, setup.settings
+    seed = derive_seed(setup.seed, task.id, request.sample)
+    first = Trajectory(f"{task.id}/{request.sample}", task, request.sample, seed)
+    line = [first]
+    sessions = _Sessions(setup, first)
+    started = time.perf_counter()
+    doing = ["its prompt"]
+    try:
+        first.turns.append(prompt_turn(setup.engine.tokenizer, setup.template, task))
+        async with deadline(settings.trajectory_timeout_s, lambda: f"trajectory {first.id}, at {doing[0]},"):
+            await _grow(line, sessions, setup, doing)
+    except DeadlineExceeded as error:
+        line[-1].stop_reason, line[-1].error = "deadline", error.message
+    except CortError as error:
+        line[-1].stop_reason, line[-1].error = "error", error.message
+    except Exception as error:
+        fault = PluginFault(f"engine '{setup.engine.name}'", setup.engine.distribution, error)
+        line[-1].stop_reason, line[-1].error = "error", fault.message
+    finally:
+        await sessions.close()
+    line[-1].seconds = time.perf_counter() - started
+    return line
+
+
+async def _grow(line: list[Trajectory], sessions: _Sessions, setup: RolloutSetup, doing: list[str]) -> None:
+    settings, tokenizer = setup.settings, setup.engine.tokenizer
+    parser = CallParser(setup.tools.values())
+    live = _Growing(line[-1], tokenizer)
+    hints = 0
+    eos = False
+    while True:
+        # Hints come first: a fault that ends in a call is cut before the call is paid for.
+        doing[0] = "its hint injectors"
+        hint = await _next_hint(live.trajectory, setup) if hints < settings.max_hints else None
+        if hint is not None:
+            hints += 1
+            live = await _insert(hint, live, line, sessions, setup, hints)
+            eos = False
+            continue
+
+        trajectory = live.trajectory
+        if may_call := len(trajectory.calls) < settings.max_tool_calls and bool(parser.parsers):
+            found = parser.parse(_without_eos(live.pending, live.ids, tokenizer) if eos else live.pending, ended=eos)
+            if found and not (eos and "</think>" in trajectory.response):
+                doing[0] = f"tool '{found[0].tool}', call {len(trajectory.calls)}"
+                await _answer(*found, live, sessions, setup)
+                eos = False
+                continue
+        if eos:
+            trajectory.stop_reason = "eos"
+            return
+
+        left = settings.max_tokens - trajectory.response_tokens
+        if left <= 0:
+            trajectory.stop_reason = "length"
+            return
+        doing[0] = f"engine '{setup.engine.name}'"
+        generation = await _generate(live, left, parser.stop if may_call else (), setup)
+        live.add_generation(generation)
+        eos = generation.stop == "eos"
+
+
+async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: RolloutSetup) -> Generation:
+    settings, trajectory = setup.settings, live.trajectory
+    sampling = Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=min(left, settings.check_every) if setup.injectors else left,
+        stop=stop,
+        seed=trajectory.seed,
+    )
+    async with deadline(settings.turn_timeout_s, f"engine '{setup.engine.name}' (from {setup.engine.distribution})"):
+        generation = await setup.engine.generate(live.ids, sampling)
+    if not generation.ids:
+        raise CortError(
+            f"engine '{setup.engine.name}' (from {setup.engine.distribution}) returned no token",
+            "an engine returns at least one token a call; is the prompt longer than the model's context?",
+        )
+    return generation
+
+
+def _without_eos(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    return text.removesuffix(tokenizer.decode([ids[-1]]))
+
+
+async def _answer(
+    parsed: ParsedCall, dialect: ToolCallParser, live: _Growing, sessions: _Sessions, setup: RolloutSetup
+) -> None:
+    """Run the call and append what came of it."""
+    done = live.trajectory.calls
+    call = ToolCall(parsed.tool, parsed.code, parsed.arguments, index=len(done))
+    if parsed.problem is not None:
+        result = ToolResult(Outcome.PROGRAM_ERROR, parsed.problem, error=parsed.problem)
+    else:
+        result = await sessions.call(call, done)
+    shown = result.text
+    if len(done) + 1 == setup.settings.max_tool_calls:
+        shown = f"{shown.rstrip()}\n{LIMIT_NOTE}".lstrip("\n")
+    live.add_text("tool", dialect.render(shown, live.pending), call=call, result=result)
+
+
+async def _next_hint(trajectory: Trajectory, setup: RolloutSetup) -> Hint | None:
+    """The hint that reaches back furthest, of all that the injectors ask for now."""
+    wanted: list[Hint] = []
+    for injector in setup.injectors:
+        hint = await run_plugin("hint injector", injector, injector.inject, trajectory)
+        if hint is None:
+            continue
+        if not isinstance(hint, Hint):
+            error = TypeError(f"inject returns a Hint or None, not {type(hint).__name__}")
+            raise PluginFault(f"hint injector '{injector.name}'", injector.distribution, error)
+        wanted.append(replace(hint, reason=f"{injector.name}: {hint.reason}" if hint.reason else injector.name))
+    end = len(trajectory.response)
+    return min(wanted, key=lambda h: end if h.rewind_to is None else h.rewind_to, default=None)
+
+
+async def _insert(
+    hint: Hint, live: _Growing, line: list[Trajectory], sessions: _Sessions, setup: RolloutSetup, count: int
+) -> _Growing:
+    """Append the hint; where it reaches back, cut, and go on in a child. The parent stays as it was."""
+    parent = live.trajectory
+    if hint.rewind_to is None or hint.rewind_to >= len(parent.response):
+        live.add_text("hint", hint.text, reason=hint.reason)
+        return live
+    if not setup.allow_rewind:
+        raise CortError(
+            f"the hint '{hint.reason}' asks for a rewind, which RL does not allow",
+            "name only hints that do not rewind in this stage's `hints`",
+        )
+    turns, shared = cut(parent, hint.rewind_to, setup.engine.tokenizer)
+    kept = sum(len(t.ids) for t in turns)
+    generated = sum(len(t.ids) for t in parent.turns if t.author == "model")
+    child = Trajectory(
+        f"{line[0].id}~{count}",
+        parent.task,
+        parent.sample,
+        derive_seed(parent.seed, "rewind", count),
+        turns=turns,
+        parent=parent.id,
+        kept_tokens=kept,
+        discarded_tokens=parent.discarded_tokens + generated - sum(len(t.ids) for t in turns if t.author == "model"),
+    )
+    parent.stop_reason = "rewound"
+    line.append(child)
+    if len(child.calls) < len(parent.calls):
+        await sessions.restart(child.calls)
+    grown = _Growing(child, setup.engine.tokenizer)
+    grown.add_text("hint", shared + hint.text, reason=hint.reason)
+    return grown

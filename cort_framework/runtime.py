@@ -1,0 +1,155 @@
+"""The one event loop, in one thread for the whole run, that owns engine, tools and graders.
+
+A kernel template's parent-death signal follows the thread that started it, and asyncio's primitives belong to one loop;
+so whatever is opened here lives, and dies, with this thread. Synchronous callers submit with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
+from cort_framework.interfaces import Engine, OpenContext, Plugin
+from cort_framework.registry import Resolved
+from cort_framework.types import Weights
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Plugin)
+
+
+class Runtime:
+    """Owns the loop and every plugin opened on it; a context manager."""
+
+    def __init__(self, seed: int = 0, deterministic: bool = False, preload: tuple[str, ...] = ()) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="cort-runtime", daemon=True)
+        self._opened: list[Plugin] = []
+        self._plugins: dict[Hashable, Plugin] = {}
+        self._weights: dict[Hashable, Weights] = {}
+        self.scratch = Path(tempfile.mkdtemp(prefix="cort-"))
+        self._context = OpenContext(self.scratch, seed, deterministic, preload)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None, what: str = "the runtime") -> T:
+        """Run a coroutine on the loop and wait for it, from any other thread."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("Runtime.call from its own thread would wait for itself; await the coroutine instead")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise DeadlineExceeded(f"{what} did not end within {timeout:g} s") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stream(self, items: AsyncIterator[T], timeout: float, what: str) -> Iterator[T]:
+        """The items of an async iterator, as they come, under one deadline for all of them. Closing the iterator, or an
+        exception in the caller, cancels what is under way."""
+        box: queue.Queue[tuple[str, Any]] = queue.Queue()
+        ended = threading.Event()
+
+        async def pump() -> None:
+            try:
+                async for item in items:
+                    box.put(("item", item))
+                box.put(("end", None))
+            except BaseException as error:
+                box.put(("error", error))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(pump(), self._loop)
+        clock = self._loop.time
+        limit = clock() + timeout
+        try:
+            while True:
+                try:
+                    kind, value = box.get(timeout=max(0.0, limit - clock()))
+                except queue.Empty:
+                    raise DeadlineExceeded(f"{what} did not end within {timeout:g} s") from None
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                yield value
+        finally:
+            future.cancel()
+            ended.wait(30)
+
+    def plugin(self, resolved: Resolved, kind: type[P]) -> P:
+        """The open plugin for a resolved one: opened at its first use, then the same each time."""
+        key = _identity(resolved)
+        if key not in self._plugins:
+            self._plugins[key] = self.open(resolved.build())
+        plugin = self._plugins[key]
+        assert isinstance(plugin, kind)
+        return plugin
+
+    def engine(self, resolved: Resolved, weights: Weights) -> Engine:
+        """The engine, sampling from these weights; loaded only if it has others."""
+        engine = self.plugin(resolved, Engine)
+        key = _identity(resolved)
+        if self._weights.get(key) != weights:
+            self._weights.pop(key, None)
+            self.call(engine.load_weights(weights), 3600, f"loading weights into engine '{engine.name}'")
+            self._weights[key] = weights
+        return engine
+
+    def open(self, plugin: P) -> P:
+        """Open a plugin on the loop; it is closed with the runtime, the last one first."""
+
+        async def opening() -> None:
+            try:
+                await plugin.open(self._context)
+            except CortError:
+                raise
+            except Exception as error:
+                raise PluginFault(f"opening '{plugin.name}'", plugin.distribution, error) from error
+
+        self._opened.append(plugin)
+        self.call(opening(), 600, f"opening '{plugin.name}' (from {plugin.distribution})")
+        return plugin
+
+    def close(self) -> None:
+        """Close all plugins, end the loop and its thread, and remove the scratch folder."""
+        while self._opened:
+            plugin = self._opened.pop()
+            with contextlib.suppress(Exception):
+                self.call(plugin.close(), 30, f"closing '{plugin.name}'")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        if not self._thread.is_alive():
+            self._loop.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _identity(resolved: Resolved) -> Hashable:
+    """Two recipe entries with the same class and config share one open plugin."""
+    return resolved.cls, resolved.config.model_dump_json()

@@ -1,0 +1,62 @@
+"""Rewards and filters applied to trajectories, with every fault attributed to the plugin that it is in."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cort_framework.errors import CortError, PluginFault
+from cort_framework.interfaces import Filter, RewardFunction
+from cort_framework.rollout import deadline, run_plugin
+from cort_framework.types import Group, Reward, Trajectory, Verdict
+
+
+async def score(
+    trajectory: Trajectory, rewards: Mapping[str, tuple[RewardFunction, float]], timeout: float = 60.0
+) -> None:
+    """Fill in ``trajectory.rewards``. A reward that fails is recorded with its error and counts against this one sample;
+    a trajectory in which the machinery failed is not scored."""
+    if not trajectory.usable:
+        return
+    for name, (function, weight) in rewards.items():
+        try:
+            async with deadline(timeout, f"reward '{name}' (from {function.distribution})"):
+                value = await run_plugin("reward", function, function.score, trajectory)
+            if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise _nonsense("reward", function, f"a finite number or None, not {value!r}")
+            trajectory.rewards[name] = Reward(None if value is None else float(value), weight)
+        except CortError as error:
+            trajectory.rewards[name] = Reward(None, weight, error.message)
+
+
+async def judge(group: Group, filters: Mapping[str, Filter], timeout: float = 600.0) -> None:
+    """Append each filter's verdicts. A filter sees only what the ones before it kept, so their order in the recipe is
+    their order here; one that fails drops what it was asked about, and says why."""
+    for name, plugin in filters.items():
+        alive = [t for t in group.trajectories if t.kept]
+        if not alive:
+            return
+        try:
+            async with deadline(timeout, f"filter '{name}' (from {plugin.distribution})"):
+                verdicts = await _verdicts(plugin, Group(group.task, alive))
+        except CortError as error:
+            verdicts = [Verdict(False, error.message)] * len(alive)
+        for trajectory, verdict in zip(alive, verdicts, strict=True):
+            trajectory.verdicts.append(Verdict(verdict.keep, verdict.reason, verdict.span, name))
+
+
+async def _verdicts(plugin: Filter, group: Group) -> Sequence[Verdict]:
+    answer: Any = await run_plugin("filter", plugin, plugin.judge_group, group)
+    if not isinstance(answer, Sequence) or len(answer) != len(group.trajectories):
+        raise _nonsense("filter", plugin, f"one verdict a trajectory, not {answer!r}")
+    verdicts = [await v if inspect.isawaitable(v) else v for v in answer]
+    for verdict in verdicts:
+        if not isinstance(verdict, Verdict):
+            raise _nonsense("filter", plugin, f"a Verdict, not {verdict!r}")
+    return verdicts
+
+
+def _nonsense(kind: str, plugin: Any, expected: str) -> PluginFault:
+    return PluginFault(f"{kind} '{plugin.name}'", plugin.distribution, TypeError(f"it has to give {expected}"))

@@ -1,0 +1,54 @@
+"""``kind = "evaluate"``: one system on one or more test sets (paper, "Results to stand beside")."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import Field
+
+from cort_framework.evaluation import evaluate
+from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
+from cort_framework.pipeline import Run
+
+
+class Evaluate(Stage):
+    name = "evaluate"
+
+    class Config(PluginConfig):
+        system: str
+        """The name of this system in `results.json` and in the closing table."""
+        tasks: list[str] = Field(min_length=1)
+        """The test sets, keys of `[tasks]`."""
+        samples: int = Field(1, ge=1)
+        """Samples a task: the k of avg@k."""
+        tools: list[str] | None = None
+        """Which of the recipe's tools the system has; all by default, `[]` for none."""
+        hints: list[str] = []
+        """Which of the recipe's hint injectors work on it; none by default."""
+        rewards: list[str] | None = None
+        """Which rewards to compute; all by default. `answer` decides what is right."""
+
+    def run(self, run: Run) -> StageResult:
+        config: Evaluate.Config = run.config
+        sets = {name: run.tasks(name) for name in config.tasks}
+        report = []
+        with run.log() as log:
+            for name, tasks in sets.items():
+                started = time.perf_counter()
+                requests = [RolloutRequest(task, sample) for task in tasks for sample in range(config.samples)]
+                job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
+                with run.reporter.progress(f"{config.system} on {name}", len(requests)) as progress:
+                    trajectories = run.collect(log, job, progress)
+                record = evaluate(
+                    trajectories,
+                    name=config.system,
+                    test_set=name,
+                    seconds=time.perf_counter() - started,
+                    seed=run.plan.recipe.seed,
+                )
+                report.append(record)
+                run.reporter.metrics(**{k: v for k, v in record.items() if isinstance(v, (int, float, str))})
+            log.finish((t.id, sample) for tasks in sets.values() for t in tasks for sample in range(config.samples))
+        summary = {f"accuracy {r['test_set']}": r["accuracy"] for r in report}
+        tokens = sum(r["tokens"] * r["tasks"] * r["samples_per_task"] for r in report)
+        return StageResult(trajectories=log.path, report=report, summary={**summary, "tokens": round(tokens)})

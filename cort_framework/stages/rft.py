@@ -1,0 +1,54 @@
+"""``kind = "rft"``: rejection fine-tuning, which is no trainer of its own: collect → score → filter → sft (paper, "RFT")."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cort_framework.errors import StageFailed
+from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
+from cort_framework.pipeline import Run
+from cort_framework.stages.synthesize import funnel_line
+
+
+class RejectionFineTuning(Stage):
+    name = "rft"
+    produces_checkpoint = True
+    default_trainer = "sft"
+
+    class Config(PluginConfig):
+        tasks: str
+        """The task set to sample on, a key of `[tasks]`."""
+        samples: int = Field(4, ge=1)
+        """Samples a task."""
+        filters: list[str] = Field(min_length=1)
+        """What a trajectory has to pass: the right answer, no delayed computation, no result distrust."""
+        data: list[str] = []
+        """Earlier stages whose kept trajectories are trained on as well (paper: 30 + 800)."""
+        hints: list[str] = []
+        """Hint injectors during the collection; none by default."""
+        tools: list[str] | None = None
+        """Which of the recipe's tools; all by default."""
+
+    def run(self, run: Run) -> StageResult:
+        config: RejectionFineTuning.Config = run.config
+        requests = [RolloutRequest(t, s) for t in run.tasks(config.tasks) for s in range(config.samples)]
+        with run.log() as log:
+            with run.reporter.progress("collected", len(requests)) as progress:
+                job = run.job(requests, tools=config.tools, hints=config.hints)
+                trajectories = run.collect(log, job, progress)
+            run.judge(trajectories, config.filters)
+            log.finish((t.task.id, t.sample) for t in trajectories)
+        kept = [t for t in trajectories if t.kept and t.usable]
+        if not kept:
+            raise StageFailed(
+                f"stage '{run.stage.name}' kept none of {len(trajectories)} trajectories: {funnel_line(log)}",
+                f"`cort trace stats {run.folder.parent}` shows the funnel; loosen a filter or sample more",
+            )
+        run.reporter.note(f"kept {len(kept)} of {len(trajectories)}; dropped: {funnel_line(log)}")
+        checkpoint = run.train([*run.kept(config.data), *kept])
+        summary = {
+            "kept": len(kept),
+            "tried": len(trajectories),
+            "tokens": sum(t.generated_tokens for t in trajectories),
+        }
+        return StageResult(checkpoint=checkpoint.path, trajectories=log.path, summary=summary)
