@@ -1,0 +1,54 @@
+"""Where kernels live on disk, and the environment that they see."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+MAX_SOCKET_PATH = 90
+"""Unix socket paths end near 100 characters, on macOS with the terminating zero at 104."""
+
+KERNEL_OPTIONS = "CORT_KERNEL"
+"""Environment variable through which a cold kernel gets its options, as JSON."""
+
+_KEPT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+)
+
+
+def new_root() -> Path:
+    """A private folder for one template's kernels, short enough for the sockets in it."""
+    for parent in (tempfile.gettempdir(), "/tmp"):
+        if len(parent) < MAX_SOCKET_PATH - 40:
+            return Path(tempfile.mkdtemp(prefix="cort-", dir=parent))
+    raise OSError(f"the temporary folder {tempfile.gettempdir()} has too long a path for sockets: set TMPDIR")
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """What a kernel may know of its owner's environment: no secrets, no colours, one thread a library."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    bin_folder = str(Path(sys.executable).parent)
+    path = kept.get("PATH", os.defpath)
+    return {
+        **kept,
+        **threads,
+        "PATH": path if bin_folder in path.split(os.pathsep) else f"{bin_folder}{os.pathsep}{path}",
+        "HOME": str(home),
+        "IPYTHONDIR": str(home),
+        "MPLBACKEND": "agg",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "PYTHONHASHSEED": "0",  # the order of a set of strings repeats
+        "PYTHONUNBUFFERED": "1",
+    }

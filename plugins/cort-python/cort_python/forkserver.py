@@ -1,0 +1,189 @@
+"""The template process: imports everything once, builds a kernel, and forks it on request.
+
+Run as ``python -m cort_python.forkserver OPTIONS`` (JSON: ``socket``, the file descriptor of a SEQPACKET socket;
+``folder``; ``preload``), with a clean environment. Over the socket come ``start`` and ``signal`` requests, and go
+``warm``, ``ready`` (by the child itself, once its sockets are bound), ``exited`` and ``failed``.
+
+It is the janitor as well: when its owner goes away, however that happens, it ends every process that the kernels
+have started, removes the folder and exits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2)."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+class ForkServer:
+    """Serves one owner from one thread until the owner closes the socket."""
+
+    def __init__(self, channel: socket.socket, folder: str, preload: list[str]) -> None:
+        self.channel = channel
+        self.folder = folder
+        self.kernels: dict[int, int] = {}
+        """Process id to the owner's id of the kernel."""
+        for name in preload:
+            importlib.import_module(name)
+        from cort_python import kernel
+
+        self.serve = kernel.serve
+        self.kernel = kernel.build()
+        if (threads := len(os.listdir("/proc/self/task"))) > 1:
+            raise RuntimeError(
+                f"{threads} threads run after the imports ({', '.join(preload)}); a process with threads cannot be"
+                " forked safely: take the module that starts them out of preload"
+            )
+        gc.collect()
+        gc.freeze()  # a collection in a child must not touch, and so copy, the template's pages
+
+    def send(self, **event: Any) -> None:
+        self.channel.send(json.dumps(event).encode())
+
+    def run(self) -> None:
+        wake, wake_end = os.pipe()
+        for end in (wake, wake_end):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake_end)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.send(event="warm", pid=os.getpid())
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.channel, selectors.EVENT_READ)
+            selector.register(wake, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj == wake:
+                        os.read(wake, 4096)
+                        self.reap()
+                    elif message := self.channel.recv(1 << 18):
+                        self.handle(json.loads(message))
+                    else:
+                        return
+
+    def handle(self, request: dict[str, Any]) -> None:
+        if request["op"] == "signal":
+            for pid, kernel in self.kernels.items():
+                if kernel == request["id"]:  # not reaped yet, so the process id is still its own
+                    os.kill(pid, request["signal"])  # what it started ends with it: see reap
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.send(event="exited", id=request["id"], status=-1, error=f"fork failed: {error}")
+            return
+        if pid == 0:
+            self.child(request)
+        self.kernels[pid] = request["id"]
+
+    def child(self, request: dict[str, Any]) -> NoReturn:
+        """The forked process: become a kernel, and never return."""
+        status = 1
+        try:
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == 1:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            os.makedirs(request["folder"], exist_ok=True)
+            os.chdir(request["folder"])
+            os.environ.update(request["environment"])
+            sys.path.insert(0, "")
+
+            def ready() -> None:
+                self.send(event="ready", id=request["id"], pid=os.getpid())
+                self.channel.close()  # no cell may reach the template
+
+            self.serve(self.kernel, request["connection"], request, ready)
+            status = 0
+        except BaseException as error:
+            with suppress(OSError):
+                self.send(event="failed", id=request["id"], error=f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(status)
+
+    def reap(self) -> None:
+        """Collect the dead, and end what dead kernels have left running (it becomes our child: we are its subreaper)."""
+        ended = False
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                if (kernel := self.kernels.pop(pid, None)) is not None:
+                    ended = True
+                    with suppress(ProcessLookupError):  # the group of a kernel that led one
+                        os.killpg(pid, signal.SIGKILL)
+                    self.send(event="exited", id=kernel, status=os.waitstatus_to_exitcode(status))
+        if ended:
+            self.end_orphans()
+
+    def end_orphans(self) -> None:
+        pid = os.getpid()
+        with suppress(OSError):
+            for child in map(int, Path(f"/proc/self/task/{pid}/children").read_text().split()):
+                if child not in self.kernels:
+                    os.kill(child, signal.SIGKILL)
+
+    def shut_down(self) -> None:
+        """End every kernel and all that they started, then remove the folder."""
+        signal.set_wakeup_fd(-1)
+        self.kernels.clear()  # so that they count as orphans
+        with suppress(ChildProcessError):
+            while True:
+                self.end_orphans()
+                os.waitpid(-1, 0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    channel = socket.socket(fileno=options["socket"])
+    channel.set_inheritable(False)
+
+    def stop(*_: Any) -> NoReturn:
+        raise SystemExit
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who then closes the socket
+    signal.signal(signal.SIGTERM, stop)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    server = None
+    try:
+        server = ForkServer(channel, options["folder"], options["preload"])
+        server.run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the owner is gone
+    except Exception as error:
+        with suppress(OSError):
+            channel.send(
+                json.dumps({"event": "failed", "error": f"{type(error).__name__}: {error}"}).encode()
+            )
+    finally:
+        if server is not None:
+            server.shut_down()
+        shutil.rmtree(options["folder"], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

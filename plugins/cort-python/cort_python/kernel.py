@@ -1,0 +1,424 @@
+"""The kernel: ipykernel's own, with one bounded transcript a cell and plain tracebacks.
+
+Two ways in. A template process calls ``build`` once, forks, and calls ``serve`` in the child; and
+``python -m cort_python.kernel -f FILE`` starts an ordinary cold kernel of the same class. Either answers any Jupyter
+client. What our own client wants of a cell travels in the metadata of its ``execute_reply``, under ``cort``, so that
+one message holds all of it, in order: ``text``, ``dropped`` (characters), ``error`` (``None``, or the exception's
+class and message).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import zmq
+from IPython.core.compilerop import CachingCompiler
+
+sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]  # no debugger: it would start threads
+import ipykernel.debugger  # noqa: E402,F401
+
+if sys.modules["debugpy"] is None:
+    del sys.modules["debugpy"]
+
+from ipykernel.control import ControlThread  # noqa: E402
+from ipykernel.displayhook import ZMQShellDisplayHook  # noqa: E402
+from ipykernel.iostream import IOPubThread, OutStream  # noqa: E402
+from ipykernel.ipkernel import IPythonKernel  # noqa: E402
+from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell  # noqa: E402
+from jupyter_client.session import Session  # noqa: E402
+from tornado.ioloop import IOLoop  # noqa: E402
+from traitlets import Type  # noqa: E402
+from traitlets.config import Config  # noqa: E402
+from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
+
+from cort_python.folders import KERNEL_OPTIONS  # noqa: E402
+from cort_python.transcript import Transcript, scrub  # noqa: E402
+
+MAX_DISPLAY = 1_000_000
+"""Characters of one displayed representation, and of a cell's displays together, that go to other clients."""
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, or its first and last half where it is longer than ``limit``."""
+    transcript = Transcript(limit)
+    transcript.write(text)
+    return transcript.render()[0]
+
+
+# --- what the user sees of an exception -------------------------------------------------------------------------
+class CellCompiler(CachingCompiler):
+    """Names cells ``<cell 1>``, ``<cell 2>``, … where IPython names them after a hash or the process."""
+
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        return f"<cell {number}>"
+
+
+def format_traceback(
+    kind: type[BaseException], value: BaseException, trace: TracebackType | None, folder: str
+) -> list[str]:
+    """Python's own layout, with the frames of the user's code alone: cells, strings, modules in the scratch folder."""
+
+    def trim(error: traceback.TracebackException, depth: int = 0) -> None:
+        error.stack = traceback.StackSummary.from_list(
+            traceback.FrameSummary(f.filename, f.lineno, f.name, lookup_line=False, line=f.line)
+            for f in error.stack
+            if f.filename.startswith(("<cell ", "<string>", folder))
+        )
+        if depth < 10:
+            for other in (error.__cause__, error.__context__):
+                if other is not None:
+                    trim(other, depth + 1)
+
+    error = traceback.TracebackException(kind, value, trace, lookup_lines=False)  # of ours, no line is read
+    trim(error)
+    lines = error.format() if error.stack else error.format_exception_only()
+    return scrub("".join(lines), folder).rstrip("\n").split("\n")
+
+
+# --- output -----------------------------------------------------------------------------------------------------
+class CellStream(OutStream):
+    """``sys.stdout`` and ``sys.stderr``: all of it goes to the transcript, the first part to other clients."""
+
+    kernel: CortKernel | None = None
+
+    def write(self, string: str) -> int:
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if os.getpid() != self._master_pid:  # a process that the cell forked: the capture file is shared
+            os.write(1, string.encode(errors="backslashreplace"))
+            return len(string)
+        if self.kernel is not None and self.kernel.running:
+            room = self.kernel.transcript.limit - self.kernel.transcript.total
+            self.kernel.transcript.write(string)
+            if room > 0:
+                super().write(string[:room])
+        return len(string)
+
+
+def bounded(kernel: CortKernel, data: dict[str, Any]) -> dict[str, Any]:
+    """Put a representation's text into the transcript; give back what other clients get of it."""
+    kernel.read_captured()
+    if "text/plain" in data:
+        kernel.transcript.line(data["text/plain"])
+        data = {**data, "text/plain": clip(data["text/plain"], kernel.transcript.limit)}
+    kernel.displayed += sum(len(str(v)) for v in data.values())
+    return data if kernel.displayed <= MAX_DISPLAY else {}
+
+
+class CellDisplayHook(ZMQShellDisplayHook):
+    """The echo of a cell's last expression."""
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
+        super().write_format_data(bounded(self.shell.kernel, format_dict), md_dict)
+
+
+class CellDisplayPublisher(ZMQDisplayPublisher):
+    """``display(...)``."""
+
+    def publish(self, data: dict[str, Any], metadata: Any = None, **kwargs: Any) -> None:
+        if data := bounded(self.shell.kernel, data):
+            super().publish(data, metadata, **kwargs)
+
+
+def leave(code: object = None) -> None:
+    """``exit()`` and ``quit()``: end the cell, keep the session."""
+    raise SystemExit(code)
+
+
+class CortShell(ZMQInteractiveShell):
+    """IPython's shell with plain tracebacks, and where ``exit()`` ends the cell and not the session."""
+
+    displayhook_class = Type(CellDisplayHook)
+    display_pub_class = Type(CellDisplayPublisher)
+
+    def init_environment(self) -> None:
+        """Leave the environment as the template set it: no colours."""
+
+    def init_user_ns(self) -> None:
+        super().init_user_ns()
+        self.user_ns["exit"] = self.user_ns["quit"] = leave
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        kind, value, trace = self._get_exc_info(exc_tuple)
+        self._showtraceback(kind, value, format_traceback(kind, value, trace, self.kernel.folder))
+
+    def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
+        self.showtraceback()
+
+    def _format_exception_for_storage(
+        self, exception: BaseException, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        # IPython would format it a second time for its history, with the source of every frame: some 50 ms
+        return {"ename": type(exception).__name__, "evalue": "", "traceback": self._last_traceback or []}
+
+    def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
+        self._last_traceback = stb
+        kernel, limit, message = self.kernel, self.kernel.transcript.limit, describe(evalue)
+        if isinstance(evalue, SystemExit):
+            if evalue.code in (None, 0):
+                return
+            stb = stb[-1:]
+        kernel.error = scrub(
+            f"{etype.__name__}: {clip(message, limit)}" if message else etype.__name__, kernel.folder
+        )
+        kernel.read_captured()
+        kernel.transcript.line("\n".join(stb))
+        content = {
+            "ename": etype.__name__,
+            "evalue": clip(message, limit),
+            "traceback": clip("\n".join(stb), limit).split("\n"),
+        }
+        hook = self.displayhook
+        hook.session.send(hook.pub_socket, "error", content, hook.parent_header, ident=hook.topic)
+
+
+def describe(error: BaseException) -> str:
+    """``str(error)``, also where that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------
+class NoSubshells:
+    """In place of the thread that serves subshells. ipykernel asks it for its parent when a cell awaits."""
+
+    parent_thread = threading.main_thread()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class CortKernel(IPythonKernel):
+    """ipykernel's kernel with a bounded transcript. See the module's docstring."""
+
+    shell_class = CortShell
+    compiler_class = CellCompiler
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.transcript = Transcript(800)
+        self.running = False
+        self.displayed = 0
+        self.captured: int | None = None
+        self.error: str | None = None
+        """Class and message of the exception that the cell showed."""
+        super().__init__(**{"shell_channel_thread": NoSubshells(), **kwargs})
+
+    @property
+    def folder(self) -> str:
+        return self.transcript.folder
+
+    @property
+    def _supports_kernel_subshells(self) -> bool:
+        return bool(self.shell_channel_thread)
+
+    async def do_execute(self, code: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self.transcript.reset()
+        self.running, self.displayed, self.error = True, 0, None
+        try:
+            reply: dict[str, Any] = await super().do_execute(code, *args, **kwargs)
+        except Exception as error:  # an exception that cannot even be printed must not cost the reply
+            reply = {"status": "error", "ename": type(error).__name__, "evalue": describe(error)}
+            reply["execution_count"] = self.execution_count
+        self.read_captured()
+        if reply["status"] == "error":
+            reply["evalue"] = clip(reply["evalue"], self.transcript.limit)
+            reply["traceback"] = clip("\n".join(reply.get("traceback") or []), self.transcript.limit).split(
+                "\n"
+            )
+        return reply
+
+    def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        text, dropped = self.transcript.render()
+        metadata["cort"] = {"text": text, "dropped": dropped, "error": self.error}
+        self.running = False
+        return metadata
+
+    def capture(self) -> None:
+        """Send file descriptors 1 and 2 (subprocesses, C libraries) to a file that is read when a cell ends.
+
+        A file needs no thread, is never full, and holds all that a finished subprocess wrote.
+        """
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 1)
+        os.dup2(1, 2)
+        os.set_inheritable(1, True)
+        os.set_inheritable(2, True)
+        self.captured = 1
+
+    def read_captured(self) -> None:
+        """Put into the transcript what came to the file since the last time."""
+        if self.captured is None:
+            return
+        size = os.fstat(self.captured).st_size
+        if not size:
+            return
+        keep = 4 * self.transcript.limit  # a character has at most four bytes
+        head = os.pread(self.captured, keep, 0).decode(errors="replace")
+        tail = os.pread(self.captured, keep, max(keep, size - keep)).decode(errors="replace")
+        self.transcript.line(head)
+        self.transcript.total += max(0, size - 2 * keep)
+        self.transcript.write(tail)
+        os.ftruncate(self.captured, 0)
+        os.lseek(self.captured, 0, os.SEEK_SET)
+
+
+def shell_config() -> Config:
+    """IPython's settings: nothing on disk, no colours."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    return config
+
+
+def quiet_logger() -> logging.Logger:
+    """The kernel's own log must not reach a cell's stderr."""
+    logger = logging.getLogger("cort_python.kernel")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
+# --- a kernel that was built before a fork ------------------------------------------------------------------------
+def build() -> CortKernel:
+    """A complete kernel without sockets or threads; ``serve`` gives it those after the fork."""
+    warnings.filterwarnings("ignore", message="To exit: use")
+    kernel = CortKernel.instance(session=Session(key=b""), config=shell_config(), log=quiet_logger())
+    kernel.shell.run_cell(
+        "1", store_history=False, silent=True
+    )  # the paths that a first cell takes, taken once
+    return kernel
+
+
+def serve(
+    kernel: CortKernel, connection: dict[str, Any], options: dict[str, Any], ready: Callable[[], None]
+) -> None:
+    """Bind a built kernel to ``connection`` (a Jupyter connection file's content) and run it until it is told to stop."""
+    context = zmq.Context(io_threads=1)
+
+    def bind(kind: int, channel: str) -> zmq.Socket[bytes]:
+        socket = context.socket(kind)
+        socket.linger = 1000
+        separator = "-" if connection["transport"] == "ipc" else ":"
+        socket.bind(
+            f"{connection['transport']}://{connection['ip']}{separator}{connection[channel + '_port']}"
+        )
+        return socket
+
+    session = Session(key=connection["key"].encode(), username="kernel")
+    iopub = IOPubThread(bind(zmq.XPUB, "iopub"), session=session)
+    control = ControlThread(daemon=True)
+    beat = ZMQStream(bind(zmq.ROUTER, "hb"), control.io_loop)
+    beat.on_recv(beat.send_multipart, copy=False)
+
+    shell = kernel.shell
+    kernel.session = shell.displayhook.session = shell.display_pub.session = session
+    kernel.iopub_thread = iopub
+    kernel.iopub_socket = shell.displayhook.pub_socket = shell.display_pub.pub_socket = (
+        iopub.background_socket
+    )
+    kernel.shell_stream = ZMQStream(bind(zmq.ROUTER, "shell"))
+    kernel.stdin_socket = bind(zmq.ROUTER, "stdin")
+    kernel.control_thread = control
+    kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), control.io_loop)
+    kernel.transcript = Transcript(options["output_limit"], os.getcwd())
+    kernel.capture()
+    for name in ("stdout", "stderr"):
+        stream = CellStream(session, iopub, name, watchfd=False)
+        stream.kernel = kernel
+        setattr(sys, name, stream)
+        setattr(kernel, f"_{name}", stream)
+    if options["seed"] is not None:
+        seed(options["seed"])
+    limit_memory(options["memory_mb"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel listens for it while a cell runs
+    iopub.start()
+    control.start()
+    kernel.start()
+    ready()
+    IOLoop.current().start()
+
+
+def seed(value: int) -> None:
+    """Seed the global generators; numpy's where it is loaded (name it in ``preload`` to have it seeded)."""
+    random.seed(value)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(value % 2**32)
+
+
+def limit_memory(megabytes: int | None) -> None:
+    """Let this process take that much address space beyond what it has, and leave no core files. Linux."""
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if megabytes is not None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = used + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+# --- a cold kernel ------------------------------------------------------------------------------------------------
+DEFAULTS: dict[str, Any] = {"output_limit": 100_000, "memory_mb": None, "seed": None, "preload": []}
+"""Of a kernel that another Jupyter client starts."""
+
+
+class ColdKernelApp(IPKernelApp):
+    """An ordinary ipykernel process with our kernel class, for where forking is not to be had."""
+
+    kernel_class = CortKernel
+
+    def init_io(self) -> None:
+        super().init_io()
+        self.outputs = (sys.stdout, sys.stderr)
+
+    def init_kernel(self) -> None:
+        super().init_kernel()
+        kernel: CortKernel = self.kernel
+        options = {**DEFAULTS, **json.loads(os.environ.pop(KERNEL_OPTIONS, "{}"))}
+        kernel.transcript = Transcript(options["output_limit"], os.getcwd())
+        kernel.capture()
+        for stream in self.outputs:
+            stream.kernel = kernel
+        for module in options["preload"]:
+            importlib.import_module(module)
+        limit_memory(options["memory_mb"])
+        if options["seed"] is not None:
+            seed(options["seed"])
+
+
+def main() -> None:
+    """``python -m cort_python.kernel -f FILE``"""
+    warnings.filterwarnings("ignore", message="To exit: use")
+    app = ColdKernelApp.instance(config=shell_config(), log=quiet_logger())
+    app.outstream_class = f"{__name__}.CellStream"
+    app.capture_fd_output = False
+    with suppress(KeyboardInterrupt):
+        app.initialize()
+        app.start()
+
+
+if __name__ == "__main__":
+    # run the importable module's classes, not copies of them named __main__
+    from cort_python import kernel as importable
+
+    importable.main()

@@ -1,0 +1,165 @@
+"""The owner's side of a template process: start it, ask it for kernels, hear how they end.
+
+Works from any thread and any event loop (what it promises are ``concurrent.futures``), so the tool and a stock
+Jupyter client use it alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cort_framework import InfrastructureError
+from cort_python.folders import clean_environment, new_root
+
+
+class ForkedKernel:
+    """A kernel process that the template forked."""
+
+    def __init__(self, template: Template, number: int) -> None:
+        self.template = template
+        self.number = number
+        self.ready: Future[int] = Future()
+        """The process id, once the kernel answers."""
+        self.exited: Future[int] = Future()
+        """The exit code, negative for a signal, once the process is reaped."""
+
+    def send_signal(self, number: int) -> None:
+        """To the kernel alone; what it started ends with it. Does nothing once it has ended."""
+        if not self.exited.done():
+            self.template.request(op="signal", id=self.number, signal=int(number))
+
+
+class Template:
+    """A warm process that kernels are forked from. ``preload``: modules that it imports.
+
+    The thread that reads from it has started it as well and lives as long as it does: a parent-death signal follows
+    the thread that started the process.
+    """
+
+    def __init__(self, preload: list[str]) -> None:
+        self.preload = preload
+        self.folder = new_root()
+        self.warm: Future[int] = Future()
+        """The template's process id, once it can fork; ``InfrastructureError`` where it cannot start."""
+        self._kernels: dict[int, ForkedKernel] = {}
+        self._numbers = count(1)
+        self._channel, self._far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="cort-template", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closed
+
+    def fork(self, connection: dict[str, Any], folder: Path, **options: Any) -> ForkedKernel:
+        """Ask for a kernel that listens at ``connection`` and works in ``folder``. Options: ``seed``, ``output_limit``
+        (characters), ``memory_mb`` (or ``None``), ``environment`` (variables to set)."""
+        kernel = ForkedKernel(self, next(self._numbers))
+        self._kernels[kernel.number] = kernel
+        self.request(op="start", id=kernel.number, connection=connection, folder=str(folder), **options)
+        return kernel
+
+    def request(self, **request: Any) -> None:
+        with suppress(BrokenPipeError, ConnectionError):  # it is gone: its kernels' futures say so
+            self._channel.send(json.dumps(request).encode())
+
+    def close(self) -> None:
+        """End the template and every kernel of it; returns when they are gone."""
+        self._closed = True
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=10)
+
+    # --- the reading thread -----------------------------------------------------------------------------------
+    def _run(self) -> None:
+        options = {"socket": self._far_end.fileno(), "folder": str(self.folder), "preload": self.preload}
+        process = None
+        error = "the template process ended"
+        with tempfile.TemporaryFile() as log:
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "cort_python.forkserver", json.dumps(options)],
+                    env=clean_environment(self.folder),
+                    pass_fds=[self._far_end.fileno()],
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+                self._far_end.close()
+                while message := self._channel.recv(1 << 16):
+                    event = json.loads(message)
+                    if event["event"] == "failed" and "id" not in event:
+                        error = event["error"]
+                    else:
+                        self._handle(event)
+            except OSError as failure:
+                error = str(failure)
+            finally:
+                self._far_end.close()
+                self._channel.close()
+                if process is not None:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=5)
+                    if process.poll() is None:
+                        process.kill()
+                        process.wait()
+                log.seek(0)
+                printed = log.read()[-2000:].decode(errors="replace").strip()
+                self._fail(error if not printed or self._closed else f"{error}; it printed: {printed}")
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        if event["event"] == "warm":
+            self.warm.set_result(event["pid"])
+            return
+        kernel = self._kernels.get(event["id"])
+        if kernel is None:
+            return
+        if event["event"] == "ready":
+            settle(kernel.ready, event["pid"])
+        elif event["event"] == "failed":
+            settle(kernel.ready, InfrastructureError(f"a kernel could not start: {event['error']}"))
+        elif event["event"] == "exited":
+            del self._kernels[kernel.number]
+            why = event.get("error", f"exit code {event['status']}")
+            settle(kernel.ready, InfrastructureError(f"a kernel ended before it was ready ({why})"))
+            settle(kernel.exited, event["status"])
+
+    def _fail(self, why: str) -> None:
+        error = InfrastructureError(
+            f"the Python template does not run: {why}",
+            'see whether `preload` names a module that cannot be imported; backend = "local" does without a template',
+        )
+        settle(self.warm, error)
+        for kernel in list(self._kernels.values()):
+            settle(kernel.ready, error)
+            settle(kernel.exited, error)
+        self._kernels.clear()
+
+
+def settle(future: Future[int], outcome: int | Exception) -> None:
+    """Give a future its outcome unless it has one (or nobody waits any more)."""
+    with suppress(Exception):
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def can_fork() -> bool:
+    """Whether this system has what the template needs: Linux."""
+    return sys.platform == "linux" and hasattr(os, "fork")
