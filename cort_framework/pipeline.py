@@ -23,7 +23,7 @@ from typing import Any
 from cort_framework.display import Display, Progressing
 from cort_framework.errors import CortError, RequestError, StageFailed, TaskError
 from cort_framework.executor import RolloutJob
-from cort_framework.interfaces import Filter, RolloutRequest, StageResult, TrainContext, Trainer
+from cort_framework.interfaces import Executor, Filter, RolloutRequest, StageResult, TrainContext, Trainer
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
@@ -80,7 +80,7 @@ class Run:
     stage: PlannedStage
     folder: Path
     model: str
-    """The checkpoint folder or hub id that it starts from."""
+    """The checkpoint folder or hub id that it starts from; empty for a stage that makes one from nothing."""
     runtime: Runtime
     reporter: StageReporter
     records: dict[str, StageRecord] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Run:
 
     def rollouts(self, job: RolloutJob) -> Iterator[list[Trajectory]]:
         """Lines of descent as they finish."""
-        return self.stage.executor.build().map(job, self.runtime)  # type: ignore[no-any-return]
+        return self.runtime.plugin(self.stage.executor, Executor).map(job, self.runtime)
 
     @contextmanager
     def log(self, name: str = "trajectories.jsonl") -> Iterator[TrajectoryLog]:
@@ -198,7 +198,7 @@ class Run:
     def train(self, trajectories: Sequence[Trajectory] = (), tasks: Sequence[Task] = (), **rollout: Any) -> Checkpoint:
         """Run the stage's trainer; ``rollout`` and ``load_weights`` are for RL."""
         assert self.stage.trainer is not None
-        trainer: Trainer = self.runtime.plugin(self.stage.trainer, Trainer)  # type: ignore[type-abstract]
+        trainer: Trainer = self.runtime.plugin(self.stage.trainer, Trainer)
         return trainer.train(
             TrainContext(
                 folder=self.folder,
@@ -247,12 +247,10 @@ def _run_stages(plan: Plan, folder: Path, runtime: Runtime, display: Display, fr
     checkpoint: StageRecord | None = None
     forced = False
     for position, stage in enumerate(plan.stages, 1):
-        source = records[stage.model] if stage.model in records else checkpoint if stage.model is None else None
-        if source is not None and source.result.checkpoint is None:
-            raise RequestError(f"stage '{stage.name}' starts from '{source.name}', which makes no checkpoint")
-        model = str(source.result.checkpoint) if source is not None else stage.model or plan.model
+        source = records[stage.model_from] if stage.model_from is not None else None
+        model = str(source.result.checkpoint) if source is not None else stage.model or ""
         inputs = {"model": source.key if source is not None else model_digest(model)}
-        inputs |= {name: records[name].key for name in _as_list(getattr(stage.stage.config, "data", None))}
+        inputs |= {name: records[name].key for name in stage.uses.get("data", ())}
         key = _digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
         forced = forced or stage.name == from_stage
         stage_folder = folder / stage.name
@@ -328,10 +326,6 @@ def _read_state(folder: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _as_list(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
 # --- keys -------------------------------------------------------------------------------------------------------
 def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
@@ -340,7 +334,7 @@ def _digest(data: Any) -> str:
 def model_digest(model: str) -> str:
     """Of a folder, a hash of the names and contents of its files; a hub id stands for itself."""
     folder = Path(model)
-    if not folder.is_dir():
+    if not model or not folder.is_dir():
         return model
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -367,7 +361,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _describe(plan: Plan, folder: Path) -> None:
     """What is run, with what, where: written before anything starts."""
     write_text(folder / "recipe.toml", plan.recipe.to_toml())
-    write_json(folder / "plan.json", plan.to_json())
+    write_text(folder / "plan.json", plan.to_json() + "\n")
     packages = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
     write_json(
         folder / "environment.json",

@@ -46,6 +46,8 @@ class RolloutSettings(PluginConfig):
     """Calls a trajectory; the last output says that no more code can be run."""
     check_every: int = Field(64, ge=1)
     """Tokens between two looks of the hint injectors."""
+    max_hints: int = Field(8, ge=0)
+    """Hints a trajectory; after that many it goes on without."""
     concurrency: int = Field(64, ge=1)
     """Trajectories in the making at once."""
     call_timeout_s: Seconds = 30

@@ -28,13 +28,15 @@ class RejectionFineTuning(Stage):
         """Hint injectors during the collection; none by default."""
         tools: list[str] | None = None
         """Which of the recipe's tools; all by default."""
+        rewards: list[str] | None = None
+        """Which rewards to compute for the filters; all by default."""
 
     def run(self, run: Run) -> StageResult:
         config: RejectionFineTuning.Config = run.config
         requests = [RolloutRequest(t, s) for t in run.tasks(config.tasks) for s in range(config.samples)]
         with run.log() as log:
             with run.reporter.progress("collected", len(requests)) as progress:
-                job = run.job(requests, tools=config.tools, hints=config.hints)
+                job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
                 trajectories = run.collect(log, job, progress)
             run.judge(trajectories, config.filters)
             log.finish((t.task.id, t.sample) for t in trajectories)

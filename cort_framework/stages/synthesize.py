@@ -27,6 +27,8 @@ class Synthesize(Stage):
         """What a sample has to pass."""
         tools: list[str] | None = None
         """Which of the recipe's tools; all by default."""
+        rewards: list[str] | None = None
+        """Which rewards to compute for the filters; all by default."""
 
     def run(self, run: Run) -> StageResult:
         config: Synthesize.Config = run.config
@@ -42,7 +44,7 @@ class Synthesize(Stage):
                     if len(kept) >= config.target:
                         break
                     requests = [RolloutRequest(t, attempt) for t in tasks[start : start + batch] if t.id not in kept]
-                    job = run.job(requests, tools=config.tools, hints=config.hints)
+                    job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
                     trajectories = run.collect(log, job, progress)
                     run.judge(trajectories, config.filters)
                     tried += [(t.task.id, t.sample) for t in trajectories]

@@ -1,0 +1,114 @@
+"""The command line. A command's module is imported when it is invoked; the help reads from a table.
+
+Progress and errors go to stderr, data to stdout. Exit codes: 0 good, 1 the work failed, 2 the request was wrong,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from cort_framework import __version__
+from cort_framework.errors import CortError
+
+COMMANDS = {
+    "recipes": ("cort_framework.cli.recipes", "recipes", "List, show and check recipes."),
+    "plugins": ("cort_framework.cli.plugins", "plugins", "List, show and write plugins."),
+}
+"""Name: module, attribute, help in one line; in the order of the help. Add a command by adding its line."""
+
+
+class LazyGroup(click.Group):
+    """Builtin commands by the table above, then a group for each plugin that has commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, attribute, _ = COMMANDS[cmd_name]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        from cort_framework.registry import default_registry
+
+        if commands := default_registry().commands(cmd_name):
+            return click.Group(cmd_name, commands, help=f"Commands of the plugin {cmd_name}.")
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from cort_framework.registry import default_registry
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+        registry = default_registry()
+        groups = [p for p in registry.plugins if p.name not in COMMANDS and p.call("cort_commands")]
+        if groups:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(p.name, f"from {p.distribution} {p.release}") for p in groups])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cort")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error. May stand anywhere.")
+def cort(traceback: bool) -> None:
+    """Teach reasoning models to think with tools."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The ``cort`` script. Returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    with_traceback = "--traceback" in options
+    given = [a for a in options if a != "--traceback"] + given[len(options) :]
+    try:
+        result = cort.main(given, prog_name="cort", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" {context.command_path.removeprefix('cort').strip()}".rstrip() if context else ""
+        _report(error.format_message(), f"`cort{where} --help` shows what there is")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.secho("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except CortError as error:
+        if with_traceback:
+            traceback.print_exc()
+        _report(error.message, error.hint)
+        return error.exit_code
+    except Exception as error:
+        if with_traceback:
+            traceback.print_exc()
+        _report(f"{type(error).__name__}: {error}", f"{_whose(error)}; --traceback shows where")
+        return 1
+
+
+def _report(message: str, hint: str | None) -> None:
+    click.echo(click.style("error:", fg="red", bold=True) + f" {message}", err=True)
+    if hint:
+        click.echo(click.style("hint:", fg="cyan", bold=True) + f" {hint}", err=True)
+
+
+def _whose(error: BaseException) -> str:
+    """Which distribution's code was running, innermost first."""
+    from cort_framework.registry import CORE, default_registry
+
+    owners = {p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins}
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        owner = owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+        if owner is not None and owner != CORE:
+            return f"the fault is in the plugin {owner}"
+    return "this is a fault of cort-framework itself: please report it"

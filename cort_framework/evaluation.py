@@ -1,0 +1,290 @@
+"""What a set of trajectories shows: accuracy, cost and behaviour, with intervals; pure Python.
+
+A trajectory that failed, for whatever reason, counts as wrong: no problem leaves the denominator. Versions that a rewind
+cut back are no samples of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from fractions import Fraction
+from math import comb
+from random import Random
+from statistics import fmean
+from typing import Any, Literal
+
+from cort_framework.types import Outcome, Trajectory, derive_seed
+
+RESAMPLES = 2000
+"""Bootstrap resamples; the ends of a 95 % interval then rest on 50 each."""
+
+
+# --- reading a trajectory ---------------------------------------------------------------------------------------
+_BOXED = re.compile(r"\\boxed\s*\{")
+_TOKEN = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last complete ``\boxed{…}``, its braces balanced."""
+    for opening in reversed(list(_BOXED.finditer(text))):
+        depth = 1
+        for token in _TOKEN.finditer(text, opening.end()):
+            depth += {"{": 1, "}": -1}.get(token[0], 0)
+            if depth == 0:
+                return text[opening.end() : token.start()].strip()
+    return None
+
+
+_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$")
+_NATIVE_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
+
+
+def prose(trajectory: Trajectory) -> list[tuple[int, int]]:
+    """The stretches of ``Trajectory.response`` that the model wrote and that are no code: neither a fenced block, by whomever
+    it was opened, nor a native call."""
+    response = trajectory.response
+    own = bytearray(len(response))
+    visible = []
+    for turn, start, end in trajectory.segments():
+        if turn.author == "model":
+            own[start:end] = b"\x01" * (end - start)
+        visible.append("\n" * (end - start) if turn.author == "tool" else turn.text)
+    position, inside = 0, False
+    text = "".join(visible)
+    for line in text.splitlines(keepends=True):
+        end = position + len(line)
+        fence = _FENCE.match(line.rstrip("\r\n"))
+        if fence or inside:
+            own[position:end] = bytes(len(line))
+        if fence:
+            inside = bool(fence[1].strip())
+        position = end
+    for call in _NATIVE_CALL.finditer(text):
+        own[call.start() : call.end()] = bytes(call.end() - call.start())
+    return [match.span() for match in re.finditer(b"\x01+", own)]
+
+
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?(?!\d)")
+_STATES = re.compile(r"(?:=|≡|≈|:|\{|\b(?:is|are|be|equals?|gives?|giving|gets?|got|makes?|to|so|total|answer|result|exactly))\W{0,3}$")
+
+
+def numbers(text: str) -> list[tuple[int, Fraction]]:
+    """Each number in the text with its position, thousands separators understood."""
+    return [
+        (match.start(), Fraction(re.sub(r"[{,}]", "", match[0]).replace("−", "-"))) for match in _NUMBER.finditer(text)
+    ]
+
+
+Label = Literal["calculation", "verification"]
+
+
+def label_calls(trajectory: Trajectory) -> list[Label | None]:
+    """One label a call (paper, code behaviour): ``calculation`` where its result was not known before, ``verification``
+    where it was; ``None`` for a call that gave no result, because it failed.
+
+    A call's result is the last number that it printed. It was known if the model's prose had stated it, or an earlier call
+    had returned it. A number of one or two digits, or one of the problem's own, is common enough to stand there by chance:
+    it counts only as the end of a statement (``= 12``, ``giving 12``). A call that prints nothing but a truth value checks.
+    """
+    response = trajectory.response
+    own = prose(trajectory)
+    given = {value for _, value in numbers(trajectory.task.prompt)}
+    returned: set[Fraction] = set()
+    labels: list[Label | None] = []
+    for turn, start, _ in trajectory.segments():
+        if turn.author != "tool" or turn.result is None:
+            continue
+        if turn.result.outcome != Outcome.OK:
+            labels.append(None)
+            continue
+        printed = numbers(turn.result.text)
+        if not printed:
+            labels.append("verification" if turn.result.text.strip() in ("True", "False") else "calculation")
+            continue
+        result = printed[-1][1]
+        before = "\n".join(response[a : min(b, start)] for a, b in own if a < start)
+        known = result in returned or any(
+            value == result and (_telling(value) and value not in given or _STATES.search(before[max(0, at - 24) : at]))
+            for at, value in numbers(before)
+        )
+        labels.append("verification" if known else "calculation")
+        returned.add(result)
+    return labels
+
+
+def _telling(value: Fraction) -> bool:
+    return abs(value) >= 100 or value.denominator > 1
+
+
+def answer_key(trajectory: Trajectory) -> str | None:
+    """What the trajectory votes for: ``metadata["answer"]``, or else the last box of its final text."""
+    key = trajectory.metadata.get("answer")
+    return str(key) if key is not None else last_boxed(trajectory.final_text)
+
+
+def is_right(trajectory: Trajectory, reward: str = "answer") -> bool:
+    """Whether the reward that tells is at least 1; a failure of the machinery or of the grader is not right."""
+    scored = trajectory.rewards.get(reward)
+    return trajectory.error is None and scored is not None and scored.value is not None and scored.value >= 1
+
+
+# --- estimators -------------------------------------------------------------------------------------------------
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that at least one of k samples drawn from the n is right: 1 - C(n - c, k) / C(n, k), unbiased."""
+    return 1.0 - comb(n - correct, k) / comb(n, k)
+
+
+def majority_at_k(answers: Sequence[str | None], right: Collection[str], k: int, rng: Random, draws: int = 256) -> float:
+    """The chance that the most frequent answer of k samples is right; ties are broken by lot, and samples without an
+    answer do not vote. Exact for k = n, else the mean over random subsets."""
+    subsets = [list(answers)] if k == len(answers) else [rng.sample(answers, k) for _ in range(draws)]
+    return fmean(_vote(subset, right) for subset in subsets)
+
+
+def _vote(answers: Iterable[str | None], right: Collection[str]) -> float:
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    most = max(votes.values())
+    winners = [answer for answer, count in votes.items() if count == most]
+    return sum(answer in right for answer in winners) / len(winners)
+
+
+def bootstrap(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean of independent ``values``, one a task."""
+    rng = Random(derive_seed("bootstrap", seed))
+    n = len(values)
+    means = sorted(sum(rng.choices(values, k=n)) / n for _ in range(RESAMPLES))
+    tail = (1 - level) / 2
+    return _quantile(means, tail), _quantile(means, 1 - tail)
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    place = q * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+# --- the report -------------------------------------------------------------------------------------------------
+def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """The samples of each task, tasks and samples in order of appearance; rewound versions are left out."""
+    tasks: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        if trajectory.stop_reason != "rewound":
+            tasks.setdefault(trajectory.task.id, []).append(trajectory)
+    return tasks
+
+
+def evaluate(
+    trajectories: Iterable[Trajectory],
+    *,
+    name: str,
+    test_set: str,
+    reward: str = "answer",
+    seed: int = 0,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """One record of ``results.json``: the system ``name`` on ``test_set``.
+
+    ``tokens`` are response tokens of the trajectory as it stands (interpreter output and hints included),
+    ``tokens_generated`` those that the model sampled, discarded ones included, both as means; ``tokens_per_correct`` is all
+    tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result.
+    ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
+    A share of nothing is ``None``. Raises ``ValueError`` where there is no trajectory.
+    """
+    tasks = by_task(trajectories)
+    if not tasks:
+        raise ValueError(f"there are no trajectories to evaluate for '{name}' on '{test_set}'")
+    samples = [t for group in tasks.values() for t in group]
+    right = {task: [is_right(t, reward) for t in group] for task, group in tasks.items()}
+    accuracies = [fmean(flags) for flags in right.values()]
+    fewest = min(map(len, tasks.values()))
+    ks = [k for k in (2**i for i in range(fewest.bit_length())) if k < fewest] + [fewest]
+
+    votes: dict[str, float] = {}
+    for k in ks:
+        rng = Random(derive_seed("majority", seed, k))
+        shares = []
+        for task, group in tasks.items():
+            answers = [answer_key(t) if t.error is None else None for t in group]
+            known = {a for a, flag in zip(answers, right[task], strict=True) if flag and a is not None}
+            shares.append(majority_at_k(answers, known, k, rng))
+        votes[str(k)] = fmean(shares)
+
+    calls = [turn for t in samples for turn in t.calls]
+    outcomes = Counter(str(turn.result.outcome) for turn in calls if turn.result is not None)
+    labels = [label for t in samples for label in label_calls(t) if label is not None]
+    generated, hits = sum(t.generated_tokens for t in samples), sum(map(sum, right.values()))
+    return {
+        "name": name,
+        "test_set": test_set,
+        "tasks": len(tasks),
+        "samples_per_task": fewest,
+        "accuracy": fmean(accuracies),
+        "accuracy_ci": list(bootstrap(accuracies, seed)),
+        "pass_at_k": {str(k): fmean(pass_at_k(len(flags), sum(flags), k) for flags in right.values()) for k in ks},
+        "maj_at_k": votes,
+        "tokens": fmean(t.response_tokens for t in samples),
+        "tokens_generated": generated / len(samples),
+        "tokens_per_correct": generated / hits if hits else None,
+        "tool_calls": len(calls) / len(samples),
+        "outcomes": {str(outcome): outcomes[str(outcome)] for outcome in Outcome},
+        "code_share": fmean(bool(t.calls) for t in samples),
+        "calculation_share": labels.count("calculation") / len(labels) if labels else None,
+        "errors": sum(t.error is not None for t in samples),
+        "seconds": sum(t.seconds for t in samples) if seconds is None else seconds,
+    }
+
+
+def paired_difference(
+    a: Iterable[Trajectory], b: Iterable[Trajectory], *, reward: str = "answer", seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """``b`` minus ``a`` over the tasks that both have: ``accuracy``, ``tokens`` (kept) and ``tokens_generated``, each with its
+    ``mean`` and 95 % ``ci`` from a bootstrap over tasks. Raises ``ValueError`` where they share no task."""
+    first, second = by_task(a), by_task(b)
+    shared = [task for task in first if task in second]
+    if not shared:
+        raise ValueError("the two sets of trajectories have no task in common")
+    measures = {
+        "accuracy": lambda t: float(is_right(t, reward)),
+        "tokens": lambda t: float(t.response_tokens),
+        "tokens_generated": lambda t: float(t.generated_tokens),
+    }
+    report = {}
+    for name, measure in measures.items():
+        differences = [fmean(map(measure, second[task])) - fmean(map(measure, first[task])) for task in shared]
+        report[name] = {"mean": fmean(differences), "ci": list(bootstrap(differences, seed)), "tasks": len(shared)}
+    return report
+
+
+FAULT_FILTERS = ("no-delayed-computation", "no-result-distrust")
+
+
+def funnel(
+    trajectories: Iterable[Trajectory], *, reward: str = "answer", faults: Collection[str] = FAULT_FILTERS
+) -> dict[str, Any]:
+    """How many were ``collected``, ``right``, right ``without_faults`` (by the filters named ``faults``) and ``kept``.
+
+    ``dropped`` says why the others went: filter, then kind of reason (a verdict's reason up to its first colon), then how
+    many; each counts once, for the first filter that dropped it. ``rewound`` versions are counted apart.
+    """
+    everything = list(trajectories)
+    final = [t for t in everything if t.stop_reason != "rewound"]
+    right = [t for t in final if is_right(t, reward)]
+    dropped: dict[str, Counter[str]] = {}
+    for trajectory in final:
+        verdict = next((v for v in trajectory.verdicts if not v.keep), None)
+        if verdict is not None:
+            dropped.setdefault(verdict.filter, Counter())[verdict.reason.partition(":")[0]] += 1
+    return {
+        "collected": len(final),
+        "rewound": len(everything) - len(final),
+        "errors": sum(t.error is not None for t in final),
+        "right": len(right),
+        "without_faults": sum(all(v.keep for v in t.verdicts if v.filter in faults) for t in right),
+        "kept": sum(t.kept for t in final),
+        "dropped": {name: dict(reasons.most_common()) for name, reasons in dropped.items()},
+    }
