@@ -106,7 +106,7 @@ def label_calls(trajectory: Trajectory) -> list[Label | None]:
         result = printed[-1][1]
         before = "\n".join(response[a : min(b, start)] for a, b in own if a < start)
         known = result in returned or any(
-            value == result and (_telling(value) and value not in given or _STATES.search(before[max(0, at - 24) : at]))
+            value == result and ((_telling(value) and value not in given) or _STATES.search(before[max(0, at - 24) : at]))
             for at, value in numbers(before)
         )
         labels.append("verification" if known else "calculation")
