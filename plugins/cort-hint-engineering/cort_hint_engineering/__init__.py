@@ -1,0 +1,19 @@
+"""Hint-Engineering: detectors of the two faults, the hints against them, and the filters on the same detectors."""
+
+from __future__ import annotations
+
+from cort_framework import Filter, HintInjector, hookimpl
+
+
+@hookimpl
+def cort_hint_injectors() -> list[type[HintInjector]]:
+    from cort_hint_engineering.injectors import DelayedComputationHint, OpeningHint, ResultDistrustHint
+
+    return [OpeningHint, DelayedComputationHint, ResultDistrustHint]
+
+
+@hookimpl
+def cort_filters() -> list[type[Filter]]:
+    from cort_hint_engineering.filters import NoDelayedComputation, NoResultDistrust
+
+    return [NoDelayedComputation, NoResultDistrust]
