@@ -22,7 +22,7 @@ def addition(a: int, b: int) -> str:
         total = sum(terms)
         columns.append(f"{'+'.join(map(str, terms))}={total}" if len(terms) > 1 else str(total))
         carry = total // 10
-    return f"{a}+{b}: {', '.join(columns)}, giving {a + b}"
+    return f"{a}+{b}: {', '.join(columns)}, giving {a + b}" if len(columns) > 1 else f"{a}+{b}={a + b}"
 
 
 def multiplication(a: int, digit: int) -> str:
@@ -32,7 +32,11 @@ def multiplication(a: int, digit: int) -> str:
         total = value * digit + carry
         columns.append(f"{value}*{digit}{f'+{carry}' if carry else ''}={total}")
         carry = total // 10
-    return f"{a}*{digit}: {', '.join(columns)}, giving {a * digit}"
+    return (
+        f"{a}*{digit}: {', '.join(columns)}, giving {a * digit}"
+        if len(columns) > 1
+        else f"{a}*{digit}={a * digit}"
+    )
 
 
 def division(a: int, digit: int) -> str:

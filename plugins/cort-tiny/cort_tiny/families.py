@@ -1,7 +1,7 @@
 """The families of problems: each is long to work out by hand and one to four lines of Python.
 
-A family draws parameters at a level: 1 (easy) to 4 for what fits a page by hand, and `OUT_OF_RANGE` for sizes that no text of
-the corpus and no training task contains. Every draw comes from the ``random.Random`` that is passed in.
+A family draws parameters at a level: 1 (easy) to 4 for what fits a page by hand, `LARGE` for what one starts by hand and gives
+up, and `OUT_OF_RANGE` for sizes that no text of the corpus and no training task contains. Every draw comes from the ``random.Random`` that is passed in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from random import Random
 from cort_tiny.arithmetic import addition, division, multiplication
 
 LEVELS = (1, 2, 3, 4)
-OUT_OF_RANGE = 5
+LARGE = 5
+OUT_OF_RANGE = 6
 
 Parameters = tuple[int, ...]
 
@@ -65,7 +66,14 @@ class Product(Family):
     name = "product"
 
     def sample(self, rng: Random, level: int) -> Parameters:
-        sizes = {1: (2, 1), 2: (2, 2), 3: (3, 2), 4: (3, 3), OUT_OF_RANGE: (rng.choice((5, 6)), rng.choice((4, 5)))}[level]
+        sizes = {
+            1: (2, 1),
+            2: (2, 2),
+            3: (3, 2),
+            4: (3, 3),
+            LARGE: (4, rng.randint(3, 4)),
+            OUT_OF_RANGE: (rng.randint(5, 6), 5),
+        }[level]
         return _with_digits(rng, sizes[0]), max(2, _with_digits(rng, sizes[1]))
 
     def wordings(self, p: Parameters) -> list[str]:
@@ -108,13 +116,18 @@ class ModularPower(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
             return _with_digits(rng, 3), _with_digits(rng, 3), _with_digits(rng, 4)
+        if level == LARGE:
+            return rng.randint(5, 99), rng.randint(11, 99), rng.randint(31, 999)
         base, exponent, modulus = {
             1: ((2, 5), (3, 4), (5, 9)),
             2: ((2, 7), (4, 6), (6, 11)),
             3: ((2, 9), (5, 8), (7, 15)),
             4: ((3, 9), (7, 10), (11, 30)),
         }[level]
-        return rng.randint(*base), rng.randint(*exponent), rng.randint(*modulus)
+        while True:
+            a, m = rng.randint(*base), rng.randint(*modulus)
+            if a % m > 1:
+                return a, rng.randint(*exponent), m
 
     def wordings(self, p: Parameters) -> list[str]:
         a, e, m = p
@@ -139,7 +152,11 @@ class ModularPower(Family):
         for power in range(2, e + 1):
             product = value * a
             quotient, value = divmod(product, m)
-            rest = f"{m}*{quotient}={m * quotient} and {product}-{m * quotient}={value}" if quotient else f"below {m}"
+            rest = (
+                f"{m}*{quotient}={m * quotient} and {product}-{m * quotient}={value}"
+                if quotient
+                else f"below {m}"
+            )
             lines.append(f"Power {power}: {(product // a)}*{a}={product}, {rest}, so {value}.")
         return [*lines, f"So {a}^{e} mod {m} is {value}."]
 
@@ -154,8 +171,11 @@ class Multiples(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         while True:
             if level == OUT_OF_RANGE:
-                n, a, b = _with_digits(rng, rng.choice((5, 6))), rng.randint(11, 49), rng.randint(11, 49)
+                n, a, b = _with_digits(rng, rng.randint(5, 6)), rng.randint(21, 99), rng.randint(21, 99)
                 good = a != b
+            elif level == LARGE:
+                n, a, b = rng.randint(301, 9999), rng.randint(5, 20), rng.randint(5, 20)
+                good = a % b != 0 and b % a != 0
             else:
                 n = rng.randint(*{1: (20, 40), 2: (30, 70), 3: (50, 120), 4: (100, 300)}[level])
                 a, b = rng.randint(2, 9), rng.randint(2, 9)
@@ -211,8 +231,9 @@ class Divisors(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return _with_digits(rng, rng.choice((4, 5))), rng.randrange(2)
-        return rng.randint(*{1: (10, 30), 2: (24, 70), 3: (40, 120), 4: (90, 240)}[level]), rng.randrange(2)
+            return rng.randint(5000, 99999), rng.randrange(2)
+        span = {1: (10, 30), 2: (24, 80), 3: (50, 150), 4: (120, 240), LARGE: (241, 4999)}[level]
+        return rng.randint(*span), rng.randrange(2)
 
     def identity(self, p: Parameters) -> Parameters:
         return p[:1]
@@ -269,8 +290,14 @@ class Recurrence(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(100, 999), rng.randint(100, 999), rng.randint(20, 40)
-        size, terms = {1: (6, (4, 6)), 2: (9, (6, 8)), 3: (20, (7, 9)), 4: (60, (8, 12))}[level]
+            return rng.randint(100, 999), rng.randint(100, 999), rng.randint(21, 40)
+        size, terms = {
+            1: (6, (4, 6)),
+            2: (9, (6, 8)),
+            3: (20, (7, 9)),
+            4: (60, (8, 11)),
+            LARGE: (99, (12, 20)),
+        }[level]
         return rng.randint(1, size), rng.randint(1, size), rng.randint(*terms)
 
     def wordings(self, p: Parameters) -> list[str]:
@@ -284,7 +311,10 @@ class Recurrence(Family):
 
     def goal(self, p: Parameters) -> list[str]:
         a, b, n = p
-        return [f"term {n} of the sequence that starts {a}, {b}", f"the {_ordinal(n)} term after starting with {a} and {b}"]
+        return [
+            f"term {n} of the sequence that starts {a}, {b}",
+            f"the {_ordinal(n)} term after starting with {a} and {b}",
+        ]
 
     def answer(self, p: Parameters) -> int:
         a, b, n = p
@@ -316,7 +346,7 @@ class BaseConversion(Family):
         if level == OUT_OF_RANGE:
             length = rng.randint(8, 11)
         else:
-            length = {1: 2, 2: 3, 3: 4, 4: 5}[level]
+            length = {1: 2, 2: 3, 3: 4, 4: 5, LARGE: rng.randint(6, 7)}[level]
         digits = [rng.randrange(1, base), *(rng.randrange(base) for _ in range(length - 1))]
         return int("".join(map(str, digits))), base
 
@@ -350,7 +380,10 @@ class BaseConversion(Family):
 
     def programs(self, p: Parameters) -> list[str]:
         n, b = p
-        return [f"print(int('{n}', {b}))", f"value = 0\nfor d in '{n}':\n    value = value * {b} + int(d)\nprint(value)"]
+        return [
+            f"print(int('{n}', {b}))",
+            f"value = 0\nfor d in '{n}':\n    value = value * {b} + int(d)\nprint(value)",
+        ]
 
 
 class PowerSum(Family):
@@ -358,41 +391,47 @@ class PowerSum(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         exponent = rng.choice((2, 2, 3))
-        if level == OUT_OF_RANGE:
-            first = rng.randint(20, 99)
-            return first, first + rng.randint(60, 400), exponent
-        start, terms = {1: (3, (3, 3)), 2: (6, (3, 4)), 3: (8, (4, 6)), 4: (9, (6, 8))}[level]
-        if exponent == 3:
-            start = 2
-        first = rng.randint(1, start)
-        return first, first + rng.randint(*terms) - 1, exponent
+        highest = 12 if exponent == 2 else 7
+        span, count = {
+            1: ((2, highest), 2),
+            2: ((2, highest), rng.randint(3, 4)),
+            3: ((2, highest), rng.randint(5, 6)),
+            4: ((2, highest + 3), rng.randint(6, 8)),
+            LARGE: ((13, 99), rng.randint(4, 7)),
+            OUT_OF_RANGE: ((100, 999), rng.randint(8, 10)),
+        }[level]
+        return exponent, *rng.sample(range(span[0], span[1] + 1), count)
+
+    def identity(self, p: Parameters) -> Parameters:
+        return tuple(sorted(p[1:]))
+
+    @staticmethod
+    def _listed(numbers: Parameters) -> str:
+        return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
     def wordings(self, p: Parameters) -> list[str]:
-        a, b, e = p
-        kind = {2: "squares", 3: "cubes"}[e]
+        kind = {2: "squares", 3: "cubes"}[p[0]]
         return [
-            f"What is the sum of the {kind} of the integers from {a} to {b}?",
-            f"Find the sum of k^{e} for k = {a} to {b}.",
-            f"Add up the {kind} of all whole numbers from {a} up to {b}.",
-            f"Calculate {a}^{e} + ... + {b}^{e}, where the numbers go up by one.",
+            f"What is the sum of the {kind} of {self._listed(p[1:])}?",
+            f"Find the sum of the {kind} of the numbers {', '.join(map(str, p[1:]))}.",
+            f"Add up the {kind} of {self._listed(p[1:])}.",
+            f"Calculate {' + '.join(f'{k}^{p[0]}' for k in p[1:])}.",
         ]
 
     def goal(self, p: Parameters) -> list[str]:
-        a, b, e = p
-        kind = {2: "squares", 3: "cubes"}[e]
-        return [f"the sum of the {kind} from {a} to {b}", f"the sum of k^{e} from {a} to {b}"]
+        kind = {2: "squares", 3: "cubes"}[p[0]]
+        return [f"the sum of the {kind} of {self._listed(p[1:])}", f"the sum of {len(p) - 1} {kind}"]
 
     def answer(self, p: Parameters) -> int:
-        a, b, e = p
-        return sum(k**e for k in range(a, b + 1))
+        return sum(k ** p[0] for k in p[1:])
 
     def working(self, p: Parameters) -> list[str]:
-        a, b, e = p
-        total = a**e
-        lines = [f"{self._power(a, e)}. The total is {total}."]
-        for k in range(a + 1, b + 1):
-            lines.append(f"{self._power(k, e)}. {addition(total, k**e)}.")
-            total += k**e
+        exponent, first, *others = p
+        total = first**exponent
+        lines = [f"{self._power(first, exponent)}. The total is {total}."]
+        for k in others:
+            lines.append(f"{self._power(k, exponent)}. {addition(total, k**exponent)}.")
+            total += k**exponent
         return [*lines, f"So the sum is {total}."]
 
     @staticmethod
@@ -400,10 +439,11 @@ class PowerSum(Family):
         return f"{k}*{k}={k * k}" if e == 2 else f"{k}*{k}={k * k}, {k * k}*{k}={k**3}"
 
     def programs(self, p: Parameters) -> list[str]:
-        a, b, e = p
+        numbers = ", ".join(map(str, p[1:]))
         return [
-            f"print(sum(k ** {e} for k in range({a}, {b} + 1)))",
-            f"total = 0\nfor k in range({a}, {b} + 1):\n    total += k ** {e}\nprint(total)",
+            f"print(sum(k ** {p[0]} for k in [{numbers}]))",
+            f"print({' + '.join(f'{k} ** {p[0]}' for k in p[1:])})",
+            f"x = [{numbers}]\nprint(sum(k ** {p[0]} for k in x))",
         ]
 
 
@@ -412,9 +452,17 @@ class DigitSum(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            first = _with_digits(rng, rng.choice((4, 5)))
+            first = _with_digits(rng, 5)
             return first, first + rng.randint(100, 900)
-        start, terms = {1: ((8, 40), (3, 4)), 2: ((10, 80), (4, 6)), 3: ((20, 190), (5, 8)), 4: ((90, 700), (7, 10))}[level]
+        if level == LARGE:
+            first = rng.randint(200, 9000)
+            return first, first + rng.randint(10, 90)
+        start, terms = {
+            1: ((8, 40), (3, 4)),
+            2: ((10, 80), (4, 6)),
+            3: ((20, 190), (5, 8)),
+            4: ((90, 700), (7, 10)),
+        }[level]
         first = rng.randint(*start)
         return first, first + rng.randint(*terms) - 1
 
@@ -441,7 +489,9 @@ class DigitSum(Family):
         for k in range(a, b + 1):
             part = sum(int(d) for d in str(k))
             sums = f"{'+'.join(str(k))}={part}"
-            lines.append(f"{k}: {sums}. " + (f"{addition(total, part)}." if total else f"The total is {part}."))
+            lines.append(
+                f"{k}: {sums}. " + (f"{addition(total, part)}." if total else f"The total is {part}.")
+            )
             total += part
         return [*lines, f"So the sum is {total}."]
 

@@ -1,0 +1,146 @@
+"""Stage kind `tiny-corpus`: a model with random weights, its tokenizer, and the texts that it is to be trained on."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from cort_framework.interfaces import PluginConfig, Stage, StageResult
+from cort_framework.types import Author, Task, Trajectory, Turn
+from cort_tiny.corpus import Mixture, texts
+from cort_tiny.texts import Text
+from cort_tiny.tokenizer import END, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from cort_framework.pipeline import Run
+
+TOKENIZER_TEXTS = 10_000  # enough for every word; more texts of the same templates change no merge
+
+
+class TinyCorpus(Stage):
+    """What a base is trained from: the next stage is an `sft` on its trajectories, prompt and response alike."""
+
+    name = "tiny-corpus"
+    produces_checkpoint = True
+    needs_model = False
+    requires = ("tokenizers>=0.22", "torch>=2.11", "transformers>=5.0")
+
+    class Config(PluginConfig):
+        """How many texts of which kinds, and how large a model."""
+
+        texts: int = Field(default=80_000, ge=1)
+        """Texts in the corpus."""
+        corpus_seed: int = Field(default=0, ge=0)
+        """Seed of the texts; the recipe's seed is that of the weights."""
+        natural: float = Field(default=Mixture.natural, ge=0)
+        """Share of the texts that work by hand under a plain prompt."""
+        tool: float = Field(default=Mixture.tool, ge=0)
+        """Share of the texts under the tool prompt, with its faults."""
+        literacy: float = Field(default=Mixture.literacy, ge=0)
+        """Share of the short texts about reading and writing code."""
+        chemistry: float = Field(default=Mixture.chemistry, ge=0, le=0.03)
+        """Share of the texts with SMILES and RDKit."""
+        vocabulary: int = Field(default=1024, ge=300)
+        """Tokens in the vocabulary."""
+        hidden_size: int = Field(default=192, ge=8)
+        """Width of the model."""
+        layers: int = Field(default=4, ge=1)
+        """Its layers."""
+        heads: int = Field(default=6, ge=1)
+        """Attention heads."""
+        key_value_heads: int = Field(default=3, ge=1)
+        """Heads of keys and values; divides `heads`."""
+        intermediate_size: int = Field(default=512, ge=8)
+        """Width inside the feed-forward layers."""
+
+        @model_validator(mode="after")
+        def _consistent(self) -> TinyCorpus.Config:
+            shares = self.natural + self.tool + self.literacy + self.chemistry
+            if abs(shares - 1) > 1e-6:
+                raise ValueError(
+                    f"natural, tool, literacy and chemistry are shares and add up to 1, not {shares:g}"
+                )
+            if self.hidden_size % self.heads or self.heads % self.key_value_heads:
+                raise ValueError("heads divides hidden_size, and key_value_heads divides heads")
+            return self
+
+    config: Any
+
+    def run(self, run: Run) -> StageResult:
+        """Draws the texts, trains the tokenizer and writes both checkpoint and trajectories."""
+        config = self.config
+        mixture = Mixture(config.natural, config.tool, config.literacy, config.chemistry)
+        corpus = list(islice(texts(config.corpus_seed, mixture), config.texts))
+        tokenizer = train_tokenizer(
+            (f"{t.prompt}\n{t.response}" for t in corpus[:TOKENIZER_TEXTS]), config.vocabulary
+        )
+        checkpoint = run.folder / "checkpoint"
+        tokenizer.save_pretrained(checkpoint)
+        parameters = self._initial_model(checkpoint, tokenizer, run.plan.recipe.seed)
+
+        path = run.folder / "trajectories.jsonl"
+        unfinished = path.with_suffix(".part")
+        tokens = 0
+        with (
+            open(unfinished, "w", encoding="utf-8") as file,
+            run.reporter.progress("texts", len(corpus)) as progress,
+        ):
+            for number, text in enumerate(corpus):
+                trajectory = as_trajectory(text, tokenizer, number)
+                tokens += len(trajectory.ids)
+                file.write(f"{trajectory.to_json()}\n")
+                progress.advance()
+        os.replace(unfinished, path)
+        run.reporter.note(f"{len(corpus)} texts, {tokens} tokens; {parameters} parameters")
+        return StageResult(
+            checkpoint=checkpoint,
+            trajectories=path,
+            summary={"texts": len(corpus), "tokens": tokens, "parameters": parameters},
+        )
+
+    def _initial_model(self, folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int) -> int:
+        import torch
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        config = self.config
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]
+            Qwen2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                num_key_value_heads=config.key_value_heads,
+                max_position_embeddings=2048,
+                tie_word_embeddings=True,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                bos_token_id=None,
+            )
+        )
+        model.save_pretrained(folder)
+        return int(model.num_parameters())
+
+
+def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerFast, number: int) -> Trajectory:
+    """A text as a trajectory that a model wrote: the prompt's turn, and one turn with all the rest."""
+    message = [{"role": "user", "content": text.prompt}]
+    prompt = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    identifier = f"text-{number:06d}"
+    return Trajectory(
+        id=f"{identifier}/0",
+        task=Task(identifier, text.prompt, metadata={"kind": text.kind, "family": text.family}),
+        turns=[_turn("prompt", prompt, tokenizer), _turn("model", text.response + END, tokenizer)],
+        stop_reason="eos",
+    )
+
+
+def _turn(author: Author, text: str, tokenizer: PreTrainedTokenizerFast) -> Turn:
+    return Turn(author, tuple(tokenizer(text, add_special_tokens=False).input_ids), text)
