@@ -58,6 +58,12 @@ class KernelClient:
             f"{connection['transport']}://{connection['ip']}{separator}{connection['shell_port']}"
         )
 
+    async def ready(self) -> None:
+        """Wait until the kernel answers at all."""
+        message = self._session.msg("kernel_info_request", {})
+        await self._socket.send_multipart(self._session.serialize(message))
+        await self._answer(message["header"]["msg_id"])
+
     async def send(self, code: str) -> str:
         """Start a cell; gives the id that ``reply`` waits for."""
         content = {
@@ -74,11 +80,14 @@ class KernelClient:
 
     async def reply(self, message_id: str) -> CellReply:
         """Wait for the end of that cell."""
+        return CellReply(**(await self._answer(message_id))["metadata"]["cort"])
+
+    async def _answer(self, message_id: str) -> dict[str, Any]:
         while True:
             _, frames = self._session.feed_identities(await self._socket.recv_multipart())
-            message = self._session.deserialize(frames)
+            message: dict[str, Any] = self._session.deserialize(frames)
             if message["parent_header"].get("msg_id") == message_id:
-                return CellReply(**message["metadata"]["cort"])
+                return message
 
     def close(self) -> None:
         self._socket.close()

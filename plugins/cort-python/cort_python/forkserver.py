@@ -64,7 +64,8 @@ class ForkServer:
         for end in (wake, wake_end):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_end)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # they only wake the loop
         self.send(event="warm", pid=os.getpid())
         with selectors.DefaultSelector() as selector:
             selector.register(self.channel, selectors.EVENT_READ)
@@ -72,7 +73,8 @@ class ForkServer:
             while True:
                 for key, _ in selector.select():
                     if key.fileobj == wake:
-                        os.read(wake, 4096)
+                        if signal.SIGTERM in os.read(wake, 4096):
+                            return
                         self.reap()
                     elif message := self.channel.recv(1 << 18):
                         self.handle(json.loads(message))
@@ -146,14 +148,14 @@ class ForkServer:
                     os.kill(child, signal.SIGKILL)
 
     def shut_down(self) -> None:
-        """End every kernel and all that they started, then remove the folder."""
+        """End every kernel and all that they started. A second reason to stop must not interrupt it."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         self.kernels.clear()  # so that they count as orphans
         with suppress(ChildProcessError):
             while True:
                 self.end_orphans()
                 os.waitpid(-1, 0)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main() -> None:
@@ -161,11 +163,7 @@ def main() -> None:
     channel = socket.socket(fileno=options["socket"])
     channel.set_inheritable(False)
 
-    def stop(*_: Any) -> NoReturn:
-        raise SystemExit
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who then closes the socket
-    signal.signal(signal.SIGTERM, stop)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = None

@@ -20,8 +20,8 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -127,6 +127,9 @@ class CellDisplayHook(ZMQShellDisplayHook):
     def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
         super().write_format_data(bounded(self.shell.kernel, format_dict), md_dict)
 
+    def log_output(self, format_dict: dict[str, Any]) -> None:
+        """Keep no copy of the text for a history that nobody reads."""
+
 
 class CellDisplayPublisher(ZMQDisplayPublisher):
     """``display(...)``."""
@@ -153,6 +156,11 @@ class CortShell(ZMQInteractiveShell):
     def init_user_ns(self) -> None:
         super().init_user_ns()
         self.user_ns["exit"] = self.user_ns["quit"] = leave
+
+    @contextmanager
+    def _tee(self, channel: str) -> Iterator[None]:
+        """Keep no copy of the output for a history that nobody reads: it would grow without bound."""
+        yield
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         kind, value, trace = self._get_exc_info(exc_tuple)

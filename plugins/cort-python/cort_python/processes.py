@@ -13,11 +13,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import zmq.asyncio
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import InfrastructureError
-from cort_python.client import ipc_connection
+from cort_python.client import KernelClient, ipc_connection
 from cort_python.folders import KERNEL_OPTIONS, clean_environment, new_root
 from cort_python.template import ForkedKernel, Template
 
@@ -124,8 +125,9 @@ class ColdSpec(KernelSpecManager):
 class LocalBackend(Backend):
     """Ordinary kernels: some twenty times slower to start, but they run wherever Jupyter does."""
 
-    def __init__(self, preload: list[str], **options: Any) -> None:
+    def __init__(self, preload: list[str], context: zmq.asyncio.Context, **options: Any) -> None:
         self.options = {"preload": preload, **options}
+        self.context = context
         self.root = new_root()
         self._numbers = count(1)
 
@@ -143,15 +145,30 @@ class LocalBackend(Backend):
             **clean_environment(folder),
             KERNEL_OPTIONS: json.dumps({**self.options, "seed": seed}),
         }
-        starting = asyncio.ensure_future(manager.start_kernel(env=environment, cwd=str(folder)))
+        launching = asyncio.ensure_future(manager.start_kernel(env=environment, cwd=str(folder)))
         try:
-            await asyncio.shield(starting)
+            await asyncio.shield(launching)
         except asyncio.CancelledError:
-            starting.add_done_callback(lambda _: ColdProcess(manager, folder).kill())
+            launching.add_done_callback(lambda _: ColdProcess(manager, folder).kill())
             raise
         except Exception as error:
             raise InfrastructureError(f"a kernel could not start: {error}") from error
-        return ColdProcess(manager, folder)
+        process = ColdProcess(manager, folder)
+        client = KernelClient(self.context, process.connection)
+        ready = asyncio.ensure_future(client.ready())
+        try:
+            await asyncio.wait([ready, process.exited], return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                raise InfrastructureError(
+                    f"a kernel ended before it was ready (exit code {process.exited.result()})"
+                )
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            ready.cancel()
+            client.close()
+        return process
 
     async def close(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)

@@ -56,30 +56,41 @@ class Template:
         self._kernels: dict[int, ForkedKernel] = {}
         self._numbers = count(1)
         self._channel, self._far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        self._error: InfrastructureError | None = None
+        """Why there is no template any more."""
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="cort-template", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and not self._closed
+        return self._error is None and not self._closed
 
     def fork(self, connection: dict[str, Any], folder: Path, **options: Any) -> ForkedKernel:
         """Ask for a kernel that listens at ``connection`` and works in ``folder``. Options: ``seed``, ``output_limit``
-        (characters), ``memory_mb`` (or ``None``), ``environment`` (variables to set)."""
+        (characters), ``memory_mb`` (or ``None``), ``environment`` (variables to set). Raises
+        ``InfrastructureError`` where the template has ended."""
         kernel = ForkedKernel(self, next(self._numbers))
-        self._kernels[kernel.number] = kernel
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._kernels[kernel.number] = kernel
         self.request(op="start", id=kernel.number, connection=connection, folder=str(folder), **options)
         return kernel
 
     def request(self, **request: Any) -> None:
-        with suppress(BrokenPipeError, ConnectionError):  # it is gone: its kernels' futures say so
-            self._channel.send(json.dumps(request).encode())
+        with self._lock:
+            if self._error is None:
+                with suppress(
+                    BrokenPipeError, ConnectionError
+                ):  # it has just gone: the kernels' futures will say so
+                    self._channel.send(json.dumps(request).encode())
 
     def close(self) -> None:
         """End the template and every kernel of it; returns when they are gone."""
         self._closed = True
-        with suppress(OSError):
+        with suppress(OSError):  # closed already: it ended before
             self._channel.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=10)
 
@@ -110,7 +121,6 @@ class Template:
                 error = str(failure)
             finally:
                 self._far_end.close()
-                self._channel.close()
                 if process is not None:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(timeout=5)
@@ -144,8 +154,11 @@ class Template:
             f"the Python template does not run: {why}",
             'see whether `preload` names a module that cannot be imported; backend = "local" does without a template',
         )
+        with self._lock:
+            self._error = error
+            self._channel.close()
         settle(self.warm, error)
-        for kernel in list(self._kernels.values()):
+        for kernel in self._kernels.values():
             settle(kernel.ready, error)
             settle(kernel.exited, error)
         self._kernels.clear()

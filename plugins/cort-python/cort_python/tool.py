@@ -75,12 +75,12 @@ class PythonTool(Tool):
 
         preload = list(dict.fromkeys((*self.config.preload, *context.preload)))
         options = {"output_limit": self.config.output_limit, "memory_mb": self.config.memory_mb}
+        self.zmq = new_context()
         self.backend: Backend
         if self.config.backend == "fork" or (self.config.backend == "auto" and can_fork()):
             self.backend = ForkBackend(preload, **options)
         else:
-            self.backend = LocalBackend(preload, **options)
-        self.zmq = new_context()
+            self.backend = LocalBackend(preload, self.zmq, **options)
         self.places = asyncio.Semaphore(self.config.max_kernels)
         self.ending: set[asyncio.Task[None]] = set()
 

@@ -47,9 +47,8 @@ class Transcript:
         room = size - len(self._head)
         if room > 0:
             self._head += text[:room]
-            text = text[room:]
-        if text:
-            self._tail = (self._tail + text[-size:])[-size:]
+        if len(text) > room:
+            self._tail = (self._tail + text[max(room, len(text) - size, 0) :])[-size:]
 
     def line(self, text: str) -> None:
         """Write ``text`` as lines of its own."""
@@ -62,13 +61,13 @@ class Transcript:
     def render(self) -> tuple[str, int]:
         """The text to show and the number of characters that it leaves out."""
         half = self.limit // 2
-        if self.total == len(self._head) + len(self._tail):
-            text = scrub(self._head + self._tail, self.folder).rstrip("\n")
-            if len(text) <= self.limit:
-                return text, 0
-            head, tail, dropped = text[:half], text[-half:], len(text) - 2 * half
+        between = self.total - len(self._head) - len(self._tail)
+        if between:
+            head, end = scrub(self._head, self.folder), scrub(self._tail, self.folder).rstrip("\n")
         else:
-            head = scrub(self._head, self.folder)[:half]
-            tail = scrub(self._tail, self.folder).rstrip("\n")[-half:]
-            dropped = self.total - len(head) - len(tail)
-        return f"{head}\n[{dropped} characters dropped]\n{tail}", dropped
+            head, end = "", scrub(self._head + self._tail, self.folder).rstrip("\n")
+        size = len(head) + between + len(end)
+        if size <= self.limit:
+            return end, 0
+        dropped = size - 2 * half
+        return f"{(head or end)[:half]}\n[{dropped} characters dropped]\n{end[-half:]}", dropped

@@ -1,0 +1,58 @@
+"""What the tests of the python tool share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cort_framework import OpenContext, Task
+from cort_python.tool import PythonTool
+
+TASK = Task("task", "prompt")
+
+
+@asynccontextmanager
+async def opened(scratch: Path, **config: object) -> AsyncIterator[PythonTool]:
+    tool = PythonTool(PythonTool.Config(**config))
+    await tool.open(OpenContext(scratch=scratch))
+    try:
+        yield tool
+    finally:
+        await tool.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_gone(pids: list[int], seconds: float = 10) -> list[int]:
+    """The ones that still live after that time."""
+    end = time.monotonic() + seconds
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    return left
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below that one, as /proc tells."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parent = int(Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry))
+    found, queue = [], [pid]
+    while queue:
+        children = parents.get(queue.pop(), [])
+        found += children
+        queue += children
+    return found
