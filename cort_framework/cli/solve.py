@@ -1,0 +1,155 @@
+"""``cort solve``: one problem, live, with the tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from cort_framework.cli.options import recipe_options
+from cort_framework.cli.show import STYLES, stdout, visible
+from cort_framework.cli.trace import token_table
+from cort_framework.errors import CortError, RequestError
+from cort_framework.evaluation import last_boxed
+from cort_framework.interfaces import HintInjector, RolloutRequest, Tool
+from cort_framework.recipe import Plan, Recipe, load_recipe, make_plan
+from cort_framework.rollout import RolloutSetup, rollout
+from cort_framework.runtime import Runtime
+from cort_framework.settings import validated
+from cort_framework.tables import nearest
+from cort_framework.types import Task, Trajectory, Weights
+
+LOOK_EVERY = 8
+"""Tokens between two looks at the growing trajectory, where no hint injector decides that."""
+
+
+@click.command()
+@click.argument("problem")
+@click.option("--model", help="A checkpoint folder, a hub id or a model's name; the recipe's own by default.")
+@click.option(
+    "--recipe", default="cort_math", show_default=True, help="Where engine, tools and settings come from."
+)
+@recipe_options
+@click.option("--engine", help="Another engine.")
+@click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")
+@click.option(
+    "--tools", multiple=True, metavar="NAME", help="Only these tools of the recipe; `--tools none` for none."
+)
+@click.option("--hints", multiple=True, metavar="NAME", help="Hint injectors of the recipe to put to work.")
+@click.option("--temperature", type=float, help="0 takes the likeliest token.")
+@click.option("--max-tokens", type=int, help="Response tokens at most.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--raw", is_flag=True, help="Show the tokens afterwards: id, text, author, mask, log-probability."
+)
+def solve(
+    problem: str,
+    model: str | None,
+    recipe: str,
+    profile: str | None,
+    overrides: Sequence[str],
+    engine: str | None,
+    prompt: str | None,
+    tools: Sequence[str],
+    hints: Sequence[str],
+    temperature: float | None,
+    max_tokens: int | None,
+    seed: int,
+    raw: bool,
+) -> None:
+    """Solve PROBLEM while you watch: prompt, model, tool and hint each in a colour of its own."""
+    changes = {"engine": engine, "prompt": prompt, "temperature": temperature, "max_tokens": max_tokens}
+    settings = {name: value for name, value in changes.items() if value is not None}
+    plan = solving_plan(load_recipe(recipe, profile, overrides), model, settings, tools, hints)
+    console = stdout()
+    live = Live(console)
+    with Runtime(plan.recipe.seed, plan.recipe.deterministic, _preload(plan)) as runtime:
+        stage = plan.stages[0]
+        click.echo(f"loading {stage.model}", err=True)
+        opened = runtime.engine(stage.engine, Weights(stage.model))
+        setup = RolloutSetup(
+            opened,
+            {name: runtime.plugin(plan.tools[name], Tool) for name in stage.uses["tools"]},
+            stage.rollout,
+            plan.recipe.prompts[stage.rollout.prompt],
+            seed,
+            [runtime.plugin(plan.hints[name], HintInjector) for name in stage.uses["hints"]],
+            observe=live.show,
+        )
+        request = RolloutRequest(Task("solve", problem))
+        final = runtime.call(rollout(request, setup), stage.rollout.batch_timeout_s, "the rollout")[-1]
+        live.show(final)
+        console.print()
+        if raw:
+            console.print(token_table(final, opened.tokenizer))
+    if final.error is not None:
+        raise CortError(final.error, "the text above is what there was until then")
+    answer = last_boxed(final.final_text)
+    if answer is None:
+        answer = f"none; it ended by {final.stop_reason}"
+    console.print(Text.assemble("answer: ", (visible(answer), "bold")), soft_wrap=True)
+    click.echo(f"{final.response_tokens} tokens, {len(final.calls)} calls, {final.seconds:.1f} s", err=True)
+
+
+def solving_plan(
+    recipe: Recipe, model: str | None, settings: dict[str, Any], tools: Sequence[str], hints: Sequence[str]
+) -> Plan:
+    """The recipe with one evaluation in place of its stages. Raises ``RequestError``."""
+    data = recipe.model_dump(mode="json")
+    known = list(recipe.rollout.tools)
+    chosen = [] if tools == ("none",) else list(tools) or known
+    for what, names, there in (("tool", chosen, known), ("hint", list(hints), list(recipe.hints))):
+        for name in names:
+            if name not in there:
+                raise RequestError(f"the recipe has no {what} {name!r}{nearest(name, there)}")
+    if not recipe.tasks:
+        raise RequestError("the recipe has no task set", "name a recipe with [tasks] tables")
+    task_set = next(iter(recipe.tasks))
+    data["rollout"] |= settings if hints else {**settings, "check_every": LOOK_EVERY}
+    data["rollout"]["tools"] = {name: data["rollout"]["tools"][name] for name in chosen}
+    data["hints"] = {name: data["hints"][name] for name in hints}
+    data |= {"filters": {}, "rewards": {}, "tasks": {task_set: data["tasks"][task_set]}}
+    data["stage"] = [
+        {
+            "name": "solve",
+            "kind": "evaluate",
+            "system": "solve",
+            "tasks": [task_set],
+            "tools": chosen,
+            "hints": list(hints),
+        }
+    ]
+    if model is not None:
+        data["model"] = model
+    return make_plan(validated(Recipe, data))
+
+
+def _preload(plan: Plan) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
+
+
+class Live:
+    """Prints what a growing trajectory has gained since the last look."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._id: str | None = None
+        self._turns: list[int] = []
+        """Characters of each turn that are on the screen."""
+
+    def show(self, trajectory: Trajectory) -> None:
+        if self._id is not None and trajectory.id != self._id:
+            note = f"\n[cut back: {trajectory.discarded_tokens} tokens discarded]\n"
+            self._console.print(Text(note, "dim"), end="")
+            kept = trajectory.turns[:-1] if trajectory.turns[-1].author == "hint" else trajectory.turns
+            self._turns = [len(turn.text) for turn in kept]
+        self._id = trajectory.id
+        self._turns += [0] * (len(trajectory.turns) - len(self._turns))
+        for position, turn in enumerate(trajectory.turns):
+            fresh = turn.text[self._turns[position] :]
+            if fresh:
+                self._console.print(Text(visible(fresh), STYLES[turn.author]), end="", soft_wrap=True)
+                self._turns[position] = len(turn.text)

@@ -1,0 +1,297 @@
+"""``cort trace``: look at the trajectories of a run, count where they went, and hand them on to other tools."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+
+from cort_framework.cli.export import FORMATS, export_row
+from cort_framework.cli.options import echo_json, json_option
+from cort_framework.cli.pager import page
+from cort_framework.cli.show import STYLES, coloured, header, legend, number, stdout, table, visible
+from cort_framework.errors import CortError, RequestError
+from cort_framework.evaluation import funnel
+from cort_framework.interfaces import Tokenizer
+from cort_framework.rendering import render, token_texts
+from cort_framework.store import read_trajectories
+from cort_framework.types import Author, Outcome, Trajectory, Weights
+
+FILE = "trajectories.jsonl"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One stage's file of trajectories, and what the run's ``plan.json`` says of the stage."""
+
+    stage: str
+    path: Path
+    system: str | None = None
+    """For an evaluation: the name of the system."""
+    template: str | None = None
+    """The prompt template, with ``{problem}``."""
+
+    def read(self, task: str | None = None) -> Iterator[Trajectory]:
+        """Its trajectories; of one task if named."""
+        return (t for t in read_trajectories(self.path) if task in (None, t.task.id, t.id))
+
+
+@click.group()
+def trace() -> None:
+    """Look at trajectories, count them, export them."""
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument RUN with ``--stage`` and ``--system``: as ``traces``."""
+    command = click.option("--system", help="Only the evaluations of this system.")(command)
+    command = click.option("--stage", help="Only this stage.")(command)
+    return click.argument("run", type=click.Path(path_type=Path))(command)
+
+
+@trace.command()
+@selection
+@click.option("--task", help="Only the trajectories of this task id, or the one of this id.")
+@click.option("--raw", is_flag=True, help="Token by token: index, id, text, author, mask, log-probability.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many.")
+@json_option
+def view(
+    run: Path,
+    stage: str | None,
+    system: str | None,
+    task: str | None,
+    raw: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Page through the trajectories of RUN: a run folder, a stage's folder, or a trajectories.jsonl."""
+    traces = find_traces(run, stage, system)
+    found = islice(((trace, t) for trace in traces for t in trace.read(task)), limit)
+    if as_json:
+        for _, trajectory in found:
+            click.echo(trajectory.to_json())
+        return
+    console = stdout()
+    with tokenizers() as tokenizer_of:
+
+        def draw(item: tuple[Trace, Trajectory], tokens: bool) -> RenderableType:
+            trace, trajectory = item
+            body = token_table(trajectory, tokenizer_of(trace)) if tokens else coloured(trajectory)
+            return Group(
+                Rule(trace.stage, style="dim"), header(trajectory), Rule(legend(), style="dim"), body
+            )
+
+        if console.is_terminal and click.get_text_stream("stdin").isatty():
+            shown = page(console, found, draw, raw)
+        else:
+            shown = 0
+            for item in found:
+                console.print(draw(item, raw), soft_wrap=not raw)
+                shown += 1
+    if not shown:
+        raise RequestError(f"{run} has no trajectory" + (f" of task {task}" if task else ""))
+
+
+@trace.command()
+@selection
+@json_option
+def stats(run: Path, stage: str | None, system: str | None, as_json: bool) -> None:
+    """The funnel of each stage of RUN: collected, right, without faults, kept, and why the others went."""
+    records = [stage_stats(trace) for trace in find_traces(run, stage, system)]
+    if as_json:
+        echo_json(records)
+        return
+    console = stdout()
+    keys = ("collected", "rewound", "errors", "right", "without_faults", "kept")
+    rows = [(r["stage"], *(number(r[k]) for k in keys)) for r in records]
+    console.print(table(("stage", *(k.replace("_", " ") for k in keys)), rows))
+    reasons = [
+        (r["stage"], name, reason, str(count))
+        for r in records
+        for name, counts in r["dropped"].items()
+        for reason, count in counts.items()
+    ]
+    if reasons:
+        console.print(table(("stage", "dropped by", "reason", "trajectories"), reasons, names=3))
+    outcomes = [str(o) for o in Outcome]
+    calls = [
+        (r["stage"], str(r["calls"]), *(str(r["outcomes"].get(o, 0)) for o in outcomes)) for r in records
+    ]
+    console.print(table(("stage", "calls", *(o.replace("_", " ") for o in outcomes)), calls))
+    ends = list(dict.fromkeys(end for r in records for end in r["stop_reasons"]))
+    rows = [(r["stage"], *(str(r["stop_reasons"].get(end, 0)) for end in ends)) for r in records]
+    console.print(table(("stage", *(f"ended by {end}" for end in ends)), rows))
+
+
+@trace.command()
+@selection
+@click.option("--format", "form", type=click.Choice(FORMATS), default="conversational", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The JSONL file to write.")
+@click.option("--all", "everything", is_flag=True, help="Also those that a filter dropped or that failed.")
+@click.option(
+    "--train-on",
+    type=click.Choice(list(STYLES)),
+    multiple=True,
+    default=("model", "hint"),
+    show_default=True,
+    help="trl: the authors whose tokens the mask marks.",
+)
+def export(
+    run: Path,
+    stage: str | None,
+    system: str | None,
+    form: str,
+    out: Path,
+    everything: bool,
+    train_on: tuple[Author, ...],
+) -> None:
+    """Write RUN's kept trajectories as rows for another trainer.
+
+    \b
+    conversational  Hugging Face: messages of user and assistant
+    trl             prompt, completion, and input_ids with completion_mask: the exact tokens, and the authors trained on
+    verl            messages, and verl's prompt, reward_model and extra_info
+    """
+    count = 0
+    traces = find_traces(run, stage, system)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "w", encoding="utf-8") as file:
+        for trace in traces:
+            for t in trace.read():
+                if t.stop_reason == "rewound" or not (everything or (t.kept and t.usable)):
+                    continue
+                file.write(
+                    json.dumps(export_row(t, form, trace.template, train_on), ensure_ascii=False) + "\n"
+                )
+                count += 1
+    click.echo(f"{count} rows in {out}", err=True)
+
+
+# --- what is where ----------------------------------------------------------------------------------------------
+def find_traces(run: Path, stage: str | None = None, system: str | None = None) -> list[Trace]:
+    """The files of trajectories of a run folder (in the order of its stages), a stage's folder, or one such file.
+
+    Raises ``RequestError`` where there is none.
+    """
+    if run.is_file():
+        traces = [Trace(run.parent.name, run)]
+    elif (run / FILE).is_file():
+        traces = _planned(run.parent, {run.name: run / FILE})
+    elif run.is_dir():
+        traces = _planned(
+            run, {p.parent.name: p for p in sorted(run.glob(f"*/{FILE}")) if "~" not in p.parent.name}
+        )
+    else:
+        raise RequestError(
+            f"there is no {run}", "give a run's folder, a stage's folder or a trajectories.jsonl"
+        )
+    if not traces:
+        raise RequestError(
+            f"{run} holds no trajectories", "give a run's folder, a stage's folder or a trajectories.jsonl"
+        )
+    chosen = [t for t in traces if stage in (None, t.stage) and system in (None, t.system)]
+    if not chosen:
+        stages = ", ".join(f"{t.stage} ({t.system})" if t.system else t.stage for t in traces)
+        raise RequestError(f"no stage of {run} matches", f"it has: {stages}")
+    return chosen
+
+
+def _planned(run: Path, paths: dict[str, Path]) -> list[Trace]:
+    try:
+        stages = json.loads((run / "plan.json").read_text(encoding="utf-8"))["stages"]
+        tables = {str(s["name"]): s for s in stages}
+    except (OSError, ValueError, KeyError, TypeError):
+        tables = {}
+    ordered = [name for name in tables if name in paths] + [name for name in paths if name not in tables]
+    traces = []
+    for name in ordered:
+        planned = tables.get(name, {})
+        system = planned.get("stage", {}).get("config", {}).get("system")
+        traces.append(Trace(name, paths[name], system, planned.get("prompt")))
+    return traces
+
+
+# --- statistics -------------------------------------------------------------------------------------------------
+def stage_stats(trace: Trace) -> dict[str, Any]:
+    """The funnel of a stage, the outcomes of its calls and how its trajectories ended. Where no filter judged,
+    ``without_faults`` and ``kept`` are ``None``."""
+    trajectories = list(trace.read())
+    counts = funnel(trajectories)
+    if not any(t.verdicts for t in trajectories):
+        counts |= {"without_faults": None, "kept": None}
+    final = [t for t in trajectories if t.stop_reason != "rewound"]
+    calls = [turn.result for t in final for turn in t.calls if turn.result is not None]
+    return {
+        "stage": trace.stage,
+        "system": trace.system,
+        **counts,
+        "calls": len(calls),
+        "outcomes": dict(Counter(str(result.outcome) for result in calls)),
+        "stop_reasons": dict(Counter(t.stop_reason or "none" for t in final).most_common()),
+    }
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------
+def token_table(trajectory: Trajectory, tokenizer: Tokenizer | None = None) -> Table:
+    """A row a token: index, id, text, author, mask (1 where trained on by default) and log-probability. Without a
+    tokenizer the text of a turn stands in its first row, since the disk holds text by the turn."""
+    mask = render(trajectory).mask
+    shown = table(("text", "author", "index", "id", "mask", "log-prob"), (), names=2)
+    index = 0
+    for turn in trajectory.turns:
+        texts = token_texts(tokenizer, turn.ids) if tokenizer is not None else [turn.text]
+        for token, text, logprob in zip_longest(turn.ids, texts, turn.logprobs or ()):
+            quoted = "" if text is None else json.dumps(visible(text), ensure_ascii=False)[1:-1]
+            shown.add_row(
+                quoted,
+                turn.author,
+                str(index),
+                str(token),
+                str(mask[index]),
+                "" if logprob is None else f"{logprob:.4f}",
+                style=STYLES[turn.author],
+            )
+            index += 1
+    return shown
+
+
+@contextlib.contextmanager
+def tokenizers() -> Iterator[Callable[[Trace], Tokenizer | None]]:
+    """Gives the tokenizer that a stage's trajectories were made with, loaded when it is first asked for; ``None`` where it
+    is not at hand any more, which is noted once."""
+    found: dict[Path, Tokenizer | None] = {}
+    with contextlib.ExitStack() as stack:
+
+        def of(trace: Trace) -> Tokenizer | None:
+            if trace.path not in found:
+                try:
+                    found[trace.path] = _load_tokenizer(trace, stack)
+                except CortError as error:
+                    click.echo(f"the text of tokens is shown by the turn: {error.message}", err=True)
+                    found[trace.path] = None
+            return found[trace.path]
+
+        yield of
+
+
+def _load_tokenizer(trace: Trace, stack: contextlib.ExitStack) -> Tokenizer:
+    """The run's own recipe says which engine and model it was. Raises ``CortError``."""
+    from cort_framework.recipe import load_recipe, make_plan
+    from cort_framework.runtime import Runtime
+
+    run = trace.path.parent.parent
+    plan = make_plan(load_recipe(run / "recipe.toml"))
+    stage = next((s for s in plan.stages if s.name == trace.stage), None)
+    if stage is None:
+        raise RequestError(f"{run / 'recipe.toml'} has no stage '{trace.stage}'")
+    model = str(run / stage.model_from / "checkpoint") if stage.model_from else stage.model
+    return stack.enter_context(Runtime()).engine(stage.engine, Weights(model)).tokenizer
