@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from cort_framework.errors import CortError, InfrastructureError, RequestError
 from cort_framework.hookspecs import hookimpl
 from cort_framework.interfaces import (
@@ -48,4 +50,77 @@ from cort_framework.types import (
     derive_seed,
 )
 
+if TYPE_CHECKING:
+    from cort_framework.pipeline import run
+    from cort_framework.recipe import Recipe, RolloutSettings, load_recipe, make_plan
+    from cort_framework.registry import register
+
+__all__ = [
+    "Author",
+    "Checkpoint",
+    "CortError",
+    "Engine",
+    "Executor",
+    "Filter",
+    "Generation",
+    "Group",
+    "HealthCheck",
+    "HealthReport",
+    "Hint",
+    "HintInjector",
+    "InfrastructureError",
+    "OpenContext",
+    "Outcome",
+    "Plugin",
+    "PluginConfig",
+    "Recipe",
+    "Reporter",
+    "RequestError",
+    "Reward",
+    "RewardFunction",
+    "RolloutRequest",
+    "RolloutSettings",
+    "Sampling",
+    "Stage",
+    "StageResult",
+    "Task",
+    "TaskSource",
+    "Tokenizer",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "ToolSession",
+    "TrainContext",
+    "Trainer",
+    "Trajectory",
+    "Turn",
+    "Verdict",
+    "Weights",
+    "__version__",
+    "derive_seed",
+    "hookimpl",
+    "load_recipe",
+    "make_plan",
+    "register",
+    "run",
+]
+
 __version__ = "0.1.0"
+
+_LATER = {
+    "Recipe": "recipe",
+    "RolloutSettings": "recipe",
+    "load_recipe": "recipe",
+    "make_plan": "recipe",
+    "register": "registry",
+    "run": "pipeline",
+}
+"""Imported at their first use: a plugin that is only listed needs none of it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,9 @@ class _Planner:
 
     # --- keyed tables -----------------------------------------------------------------------------------------
     def _section(self, section: str) -> dict[str, Resolved]:
-        tables: Mapping[str, Any] = self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section)
+        tables: Mapping[str, Any] = (
+            self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section)
+        )
         found = {}
         for key, table in tables.items():
             at: Key = ("rollout", "tools", key) if section == "tools" else (section, key)
@@ -177,7 +179,10 @@ class _Planner:
         if folder.is_dir():
             if (folder / "config.json").is_file():
                 return str(folder.resolve())
-            text, hint = f"the folder {name} holds no model", "a model folder has a config.json (save_pretrained)"
+            text, hint = (
+                f"the folder {name} holds no model",
+                "a model folder has a config.json (save_pretrained)",
+            )
         elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
             return name
         else:
@@ -259,10 +264,10 @@ class _Planner:
             self._complain(Problem(self._rollout_key(at[1], "prompt"), text))
         return settings
 
-    def _rollout_key(self, index: int | str, field: str) -> Key:
+    def _rollout_key(self, index: int | str, setting: str) -> Key:
         """Where a setting of a stage's rollouts comes from."""
-        own = isinstance(index, int) and field in self.recipe.stage[index].rollout
-        return ("stage", index, "rollout", field) if own else ("rollout", field)
+        own = isinstance(index, int) and setting in self.recipe.stage[index].rollout
+        return ("stage", index, "rollout", setting) if own else ("rollout", setting)
 
     def _named_or_plugin(self, kind: str, key: str, at: Key) -> Resolved | None:
         """An engine or executor: a key of ``[engines]``, or a plugin's name with the default options."""
@@ -283,7 +288,9 @@ class _Planner:
             name_at = (*at, "trainer") if table.trainer else at
             return self._resolve("trainer", name, name, dict(table.options), name_at, (*at, "options"))
         if table.options:
-            self._complain(Problem((*at, "options"), f"stage kind '{table.kind}' has no trainer to give options to"))
+            self._complain(
+                Problem((*at, "options"), f"stage kind '{table.kind}' has no trainer to give options to")
+            )
         return None
 
     def _uses(self, config: PluginConfig, earlier: list[str], at: Key) -> dict[str, tuple[str, ...]]:
@@ -293,11 +300,21 @@ class _Planner:
                 continue
             known = earlier if section == "data" else self._keys(section)
             value = getattr(config, section)
-            uses[section] = () if value is None and section == "data" else tuple(known if value is None else _names(value))
+            uses[section] = (
+                ()
+                if value is None and section == "data"
+                else tuple(known if value is None else _names(value))
+            )
             for name in uses[section]:
                 if name not in known:
-                    what = "earlier stage" if section == "data" else f"[{'rollout.' * (section == 'tools')}{section}] table"
-                    self._complain(Problem((*at, section), f"no {what} is called {name!r}{nearest(name, known)}"))
+                    what = (
+                        "earlier stage"
+                        if section == "data"
+                        else f"[{'rollout.' * (section == 'tools')}{section}] table"
+                    )
+                    self._complain(
+                        Problem((*at, section), f"no {what} is called {name!r}{nearest(name, known)}")
+                    )
         return uses
 
     def _keys(self, section: str) -> list[str]:

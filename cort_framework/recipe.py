@@ -14,8 +14,27 @@ from pydantic import ValidationError
 
 from cort_framework.errors import RequestError
 from cort_framework.plan import Plan, PlannedStage, make_plan, plan_problems
-from cort_framework.settings import PROMPTS, Recipe, RewardTable, RolloutSettings, StageTable, TaskTable, validated
-from cort_framework.tables import Key, Problem, Source, Table, explain, merge, nearest, parse_override, read_toml, refuse
+from cort_framework.settings import (
+    PROMPTS,
+    Recipe,
+    RewardTable,
+    RolloutSettings,
+    StageTable,
+    TaskTable,
+    validated,
+)
+from cort_framework.tables import (
+    Key,
+    Problem,
+    Source,
+    Table,
+    explain,
+    merge,
+    nearest,
+    parse_override,
+    read_toml,
+    refuse,
+)
 
 __all__ = [
     "PROMPTS",
@@ -46,8 +65,12 @@ def find_recipe(name_or_path: str | Path) -> Path:
     if str(name_or_path) in (name, path.name) and name in shipped:
         return shipped[name]
     if name in shipped:
-        raise RequestError(f"there is no file {path}", f"the recipe {name} ships with the framework: use its name alone")
-    raise RequestError(f"there is no recipe {name_or_path}{nearest(name, sorted(shipped))}", "give a path or a name")
+        raise RequestError(
+            f"there is no file {path}", f"the recipe {name} ships with the framework: use its name alone"
+        )
+    raise RequestError(
+        f"there is no recipe {name_or_path}{nearest(name, sorted(shipped))}", "give a path or a name"
+    )
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -132,7 +155,9 @@ def _problems_beyond(data: Table, problems: Sequence[Problem]) -> list[Problem]:
 def _stages_by_name(data: Table) -> dict[str, Table]:
     """Taken out of ``data``; left in it, to be complained of, where they are not tables with names of their own."""
     stages = data.get("stage")
-    if not isinstance(stages, list) or not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages):
+    if not isinstance(stages, list) or not all(
+        isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages
+    ):
         return {}
     named = {s["name"]: s for s in stages}
     if len(named) < len(stages):

@@ -216,7 +216,9 @@ class InstalledPlugin:
             return f'pip install "{wanted.get(canonicalize_name(missing), missing)}"'
         frames = traceback.extract_tb(error.__traceback__)
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        return f"the fault is in {self.distribution} {self.release}{place}: pip install -U or pip uninstall it"
+        return (
+            f"the fault is in {self.distribution} {self.release}{place}: pip install -U or pip uninstall it"
+        )
 
 
 class Registry:
@@ -239,7 +241,9 @@ class Registry:
     def register(self, cls: type[Plugin]) -> type[Plugin]:
         """Makes a class of a script known under its name, without packaging. Usable as a decorator; the same module's
         class of the same name is replaced."""
-        kind = next((k for k, (base, _) in KINDS.items() if inspect.isclass(cls) and issubclass(cls, base)), None)
+        kind = next(
+            (k for k, (base, _) in KINDS.items() if inspect.isclass(cls) and issubclass(cls, base)), None
+        )
         if kind is None:
             raise PluginError(f"{cls!r} is of no plugin kind", f"derive it from one of: {_bases()}")
         try:
@@ -292,7 +296,9 @@ class Registry:
             error.__cause__ = failure.exception
             return error
         if near:
-            return PluginError(f"no {kind} '{name}' is installed", f"did you mean {' or '.join(map(repr, near))}?")
+            return PluginError(
+                f"no {kind} '{name}' is installed", f"did you mean {' or '.join(map(repr, near))}?"
+            )
         return PluginError(
             f"no {kind} '{name}' is installed",
             f"installed are {', '.join(known) or 'none'}; `cort plugins list` shows where each comes from",
@@ -309,7 +315,9 @@ class Registry:
     # --- models and commands ----------------------------------------------------------------------------------
     def models(self) -> dict[str, Path]:
         """Models that ship in plugins: name and folder."""
-        return {name: Path(path) for p in self.plugins for name, path in (p.call("cort_models") or {}).items()}
+        return {
+            name: Path(path) for p in self.plugins for name, path in (p.call("cort_models") or {}).items()
+        }
 
     def command_groups(self) -> dict[str, list[InstalledPlugin]]:
         """Command-group names and the plugins behind each. Nothing is imported for it."""
@@ -324,12 +332,15 @@ class Registry:
         plugins = self.command_groups().get(group, [])
         if len(plugins) > 1:
             owners = " and by ".join(p.distribution for p in plugins)
-            raise PluginError(f"the command group '{group}' is claimed by {owners}", "uninstall one of the two")
+            raise PluginError(
+                f"the command group '{group}' is claimed by {owners}", "uninstall one of the two"
+            )
         commands = list(plugins[0].call("cort_commands") or ()) if plugins else []
         for failure in plugins[0].failures if plugins else []:
             if failure.where in ("import", "cort_commands"):
                 raise PluginError(
-                    f"plugin {plugins[0].distribution} failed ({failure.where}: {failure.reason})", failure.fix
+                    f"plugin {plugins[0].distribution} failed ({failure.where}: {failure.reason})",
+                    failure.fix,
                 ) from failure.exception
         return commands
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -64,9 +65,11 @@ class RolloutSettings(PluginConfig):
     @model_validator(mode="after")
     def deadlines_nest(self) -> Self:
         names = ("call_timeout_s", "turn_timeout_s", "trajectory_timeout_s", "batch_timeout_s")
-        for inner, outer in zip(names, names[1:], strict=False):
+        for inner, outer in itertools.pairwise(names):
             if getattr(self, inner) > getattr(self, outer):
-                raise ValueError(f"{inner} ({getattr(self, inner):g}) is longer than {outer} ({getattr(self, outer):g})")
+                raise ValueError(
+                    f"{inner} ({getattr(self, inner):g}) is longer than {outer} ({getattr(self, outer):g})"
+                )
         return self
 
 

@@ -195,7 +195,9 @@ def parse_override(argument: str) -> tuple[list[str], Any]:
     name, equals, text = argument.partition("=")
     path = _path_of(_loads(f"{name} = 0") or {}) if name.strip() else []
     if not equals or not path:
-        raise RequestError(f"--set {argument}: not of the form KEY=VALUE", "for example --set rollout.max_tokens=2048")
+        raise RequestError(
+            f"--set {argument}: not of the form KEY=VALUE", "for example --set rollout.max_tokens=2048"
+        )
     value = _loads(f"v = {text}")
     return path, value["v"] if value is not None and len(value) == 1 else text.strip()
 
@@ -209,7 +211,9 @@ def _holds(table: Any, key: Key) -> bool:
 
 
 # --- explaining -------------------------------------------------------------------------------------------------
-def explain(error: ValidationError, model: type[BaseModel], data: Any, at: Key = (), also: Iterable[str] = ()) -> list[Problem]:
+def explain(
+    error: ValidationError, model: type[BaseModel], data: Any, at: Key = (), also: Iterable[str] = ()
+) -> list[Problem]:
     """A validation error as problems below ``at``, one a place. ``also``: further keys that are known at the top."""
     problems: dict[Key, list[str]] = {}
     for item in error.errors(include_url=False):
@@ -243,14 +247,11 @@ def _real_place(data: Any, loc: tuple[int | str, ...], beyond: bool) -> Key:
     """The part of pydantic's location that is in the data: it also names branches of unions and of mappings."""
     place: Key = ()
     for part in loc:
-        if isinstance(data, Mapping) and part in data:
+        try:
             data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        elif beyond and part == loc[-1]:
-            pass
-        else:
-            continue
+        except (KeyError, IndexError, TypeError):
+            if not beyond or part != loc[-1]:
+                continue
         place += (part,)
     return place
 
@@ -289,7 +290,13 @@ def to_toml(table: Mapping[str, Any], at: tuple[str, ...] = (), array: bool = Fa
         elif value is not None:
             values.append(f"{dotted_key((key,))} = {_toml_value(value)}\n")
     name = dotted_key(at)
-    header = "" if not at or not (values or array or not tables) else f"\n[[{name}]]\n" if array else f"\n[{name}]\n"
+    header = (
+        ""
+        if not at or not (values or array or not tables)
+        else f"\n[[{name}]]\n"
+        if array
+        else f"\n[{name}]\n"
+    )
     return header + "".join(values) + "".join(tables)
 
 
@@ -301,7 +308,11 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{dotted_key((k,))} = {_toml_value(v)}" for k, v in value.items() if v is not None) + "}"
+        return (
+            "{"
+            + ", ".join(f"{dotted_key((k,))} = {_toml_value(v)}" for k, v in value.items() if v is not None)
+            + "}"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

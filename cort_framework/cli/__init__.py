@@ -18,6 +18,10 @@ from cort_framework import __version__
 from cort_framework.errors import CortError
 
 COMMANDS = {
+    "run": ("cort_framework.cli.run", "run", "Run a recipe: train, evaluate, show the effect."),
+    "eval": ("cort_framework.cli.evaluate", "evaluate", "Measure a model on a recipe's task sets."),
+    "solve": ("cort_framework.cli.solve", "solve", "Solve one problem, live."),
+    "trace": ("cort_framework.cli.trace", "trace", "View, count and export trajectories."),
     "recipes": ("cort_framework.cli.recipes", "recipes", "List, show and check recipes."),
     "plugins": ("cort_framework.cli.plugins", "plugins", "List, show and write plugins."),
 }
@@ -106,7 +110,9 @@ def _whose(error: BaseException) -> str:
     """Which distribution's code was running, innermost first."""
     from cort_framework.registry import CORE, default_registry
 
-    owners = {p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins}
+    owners = {
+        p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins
+    }
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         owner = owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
         if owner is not None and owner != CORE:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,9 +16,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 def recipe_options(command: F) -> F:
     """``--profile P`` and ``--set K=V``: as ``profile`` (or ``None``) and ``overrides`` (a tuple)."""
     command = click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key: --set stage.rl.options.lr=5e-7."
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a key: --set stage.rl.options.lr=5e-7.",
     )(command)
-    return click.option("--profile", metavar="NAME", help="Put one of the recipe's profiles over it.")(command)
+    return click.option("--profile", metavar="NAME", help="Put one of the recipe's profiles over it.")(
+        command
+    )
 
 
 def json_option(command: F) -> F:
@@ -29,8 +37,9 @@ def echo_json(value: Any) -> None:
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need to be, so that a line is a record also where it goes into a pipe."""
+    """Columns as wide as they need to be; a line is a record, cut at the terminal's edge but whole in a pipe."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for number, row in enumerate([header, *rows]):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()[:room]
         click.echo(click.style(line, bold=True) if number == 0 else line)

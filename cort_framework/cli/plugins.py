@@ -50,7 +50,10 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
     rows += [("model", name, str(path), "") for name, path in registry.models().items() if kind is None]
     echo_table(("kind", "name", "from", "about"), rows)
     for (clashing, name), owners in clashes.items():
-        _warn(f"{clashing} '{name}' is claimed by {' and by '.join(owners)}", f'choose with use = "{owners[0]}/{name}"')
+        _warn(
+            f"{clashing} '{name}' is claimed by {' and by '.join(owners)}",
+            f'choose with use = "{owners[0]}/{name}"',
+        )
     for f in failed:
         _warn(f"{f['distribution']} {f['version']} failed ({f['where']}: {f['reason']})", f["fix"])
 
@@ -118,9 +121,11 @@ def _clashes(provided: list[Provider]) -> dict[tuple[str, str], list[str]]:
 def _nothing(registry: Registry, name: str, provided: list[Provider]) -> PluginError:
     for plugin in registry.plugins:
         for failure in plugin.failures if name in (plugin.name, plugin.distribution) else ():
-            return PluginError(f"{plugin.distribution} failed ({failure.where}: {failure.reason})", failure.fix)
+            return PluginError(
+                f"{plugin.distribution} failed ({failure.where}: {failure.reason})", failure.fix
+            )
     return PluginError(f"no plugin is called {name!r}{nearest(name, sorted({p.name for p in provided}))}")
 
 
 def _warn(message: str, fix: str) -> None:
-    click.echo(f"{click.style('failed:', fg='yellow', bold=True)} {message}\n  {fix}", err=True)
+    click.echo(f"{click.style('failed:', fg='yellow', bold=True)} {message}\n   fix: {fix}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -22,7 +23,7 @@ def recipes() -> None:
 @json_option
 def list_recipes(as_json: bool) -> None:
     """Recipes that ship with the framework; run one by its name."""
-    records = []
+    records: list[dict[str, Any]] = []
     for name, path in shipped_recipes().items():
         text, data = read_toml(path)
         records.append(
