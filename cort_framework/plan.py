@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cort_framework.errors import PluginError
 from cort_framework.interfaces import PluginConfig, Stage
-from cort_framework.registry import Registry, Resolved, check_requirements, default_registry
+from cort_framework.registry import Registry, Resolved, blame, check_requirements, default_registry
 from cort_framework.settings import Recipe, RolloutSettings, StageTable, validated
 from cort_framework.tables import Key, Problem, Table, explain, nearest, refuse
 
@@ -172,9 +172,13 @@ class _Planner:
     # --- models -----------------------------------------------------------------------------------------------
     def _model(self, name: str, at: Key) -> str | None:
         """A folder, a hub id, or a name that a plugin gives, as a folder or a hub id."""
-        shipped = self.registry.models()
-        if name in shipped:
-            return str(shipped[name])
+        try:
+            shipped = self.registry.model(name)
+        except PluginError as error:
+            self._complain(Problem(at, error.message, error.hint))
+            return None
+        if shipped is not None:
+            return str(shipped)
         folder = Path(name).expanduser()
         if folder.is_dir():
             if (folder / "config.json").is_file():
@@ -186,8 +190,12 @@ class _Planner:
         elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
             return name
         else:
-            text = f"there is no model {name!r}{nearest(name, sorted(shipped))}"
+            text = f"there is no model {name!r}{nearest(name, sorted(self.registry.models()))}"
             hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
+            for plugin, failure in self.registry.suspects("", "cort_models"):
+                fault = blame(text, plugin, failure)
+                self._complain(Problem(at, fault.message, fault.hint, fault.__cause__))
+                return None
         self._complain(Problem(at, text, hint))
         return None
 

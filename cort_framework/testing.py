@@ -302,7 +302,8 @@ def check_engine(cls: type[Engine], model: str, config: Any = None) -> Generatio
 
 def _with(cls: type[P], base: type[Plugin], config: Any, check: Callable[[P], Awaitable[R]]) -> R:
     """Runs a check on an open plugin, on a loop of its own."""
-    from cort_framework.registry import check_class, check_requirements
+    from cort_framework.discovery import check_class
+    from cort_framework.registry import check_requirements
 
     check_class(cls, base)
     check_requirements(cls)

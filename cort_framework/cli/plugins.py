@@ -10,8 +10,9 @@ import click
 
 from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_framework.cli.scaffold import SCAFFOLDS, write_plugin
+from cort_framework.discovery import KINDS, Provider
 from cort_framework.errors import PluginError
-from cort_framework.registry import KINDS, Provider, Registry, default_registry
+from cort_framework.registry import Registry, blame, default_registry
 from cort_framework.tables import nearest
 
 
@@ -121,9 +122,8 @@ def _clashes(provided: list[Provider]) -> dict[tuple[str, str], list[str]]:
 def _nothing(registry: Registry, name: str, provided: list[Provider]) -> PluginError:
     for plugin in registry.plugins:
         for failure in plugin.failures if name in (plugin.name, plugin.distribution) else ():
-            return PluginError(
-                f"{plugin.distribution} failed ({failure.where}: {failure.reason})", failure.fix
-            )
+            return blame(f"{name!r} cannot be shown", plugin, failure)
+    return PluginError(f"{plugin.distribution} failed ({failure.where}: {failure.reason})", failure.fix)
     return PluginError(f"no plugin is called {name!r}{nearest(name, sorted({p.name for p in provided}))}")
 
 
