@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class ToolCallParser(ABC):
         """The text to append for a call's output; ``after`` is the text that it is appended to."""
 
 
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$")
+_FENCE = re.compile(r"^[ \t]*```([^\n`]*)(\n|\Z)", re.MULTILINE)
 
 
 class FenceParser(ToolCallParser):
@@ -54,8 +55,9 @@ class FenceParser(ToolCallParser):
       inside another block that the model left open.
     - A bare fence line closes the block; outside a block it means nothing. A line that merely ends in a backtick is
       no fence.
-    - A fence line inside an open triple-quoted Python string does not close the block.
-    - An unclosed block is no call.
+    - A fence line inside an open triple-quoted Python string is part of the string.
+    - An unclosed block is no call, also where another fence, such as an ```` ```output ```` that the model invents, breaks
+      it off.
     """
 
     stop = ("```\n",)
@@ -70,20 +72,18 @@ class FenceParser(ToolCallParser):
 
     def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
         language: str | None = None
-        start = position = 0
-        for line in text.splitlines(keepends=True):
-            end = position + len(line)
-            fence = _FENCE.match(line.rstrip("\r\n"))
-            complete = line.endswith("\n") or ended
-            if fence and complete:
-                info = fence[1].strip().lower()
-                if info in self._tools:
-                    language, start = info, end
-                elif not info and language is not None:
-                    code = text[start:position]
-                    if not (language in self._python and _inside_string(code)):
-                        return ParsedCall(self._tools[language], end, code=code)
-            position = end
+        start = 0
+        for fence in _FENCE.finditer(text):
+            if not (fence[2] or ended):
+                break
+            code = text[start : fence.start()]
+            if language in self._python and _inside_string(code):
+                continue
+            info = fence[1].strip().lower()
+            if info:
+                language, start = info if info in self._tools else None, fence.end()
+            elif language is not None:
+                return ParsedCall(self._tools[language], fence.end(), code=code)
         return None
 
     def render(self, output: str, after: str) -> str:
@@ -93,8 +93,11 @@ class FenceParser(ToolCallParser):
 
 def _inside_string(code: str) -> bool:
     """Whether the code ends inside a triple-quoted string."""
+    if '"""' not in code and "'''" not in code:
+        return False
     try:
-        compile(code, "<cell>", "exec", dont_inherit=True)
+        with warnings.catch_warnings(action="ignore"):  # of invalid escapes and the like
+            compile(code, "<cell>", "exec", dont_inherit=True)
     except SyntaxError as error:
         return "unterminated triple-quoted" in (error.msg or "")
     except (ValueError, MemoryError, RecursionError):
@@ -109,7 +112,7 @@ class NativeParser(ToolCallParser):
     """
 
     stop = ("</tool_call>",)
-    _call = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+    _call = re.compile(r"<tool_call>((?:(?!<tool_call>).)*?)</tool_call>", re.DOTALL)
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name for tool in tools if tool.parameters is not None}
@@ -123,13 +126,18 @@ class NativeParser(ToolCallParser):
             name, arguments = data["name"], data.get("arguments", {})
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise TypeError
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             return ParsedCall("", match.end(), problem=f"the tool call is not valid JSON: {error}")
         except (KeyError, TypeError, AttributeError):
             return ParsedCall("", match.end(), problem='a tool call is {"name": "…", "arguments": {…}}')
         if name not in self._tools:
             known = ", ".join(sorted(self._tools)) or "none"
-            return ParsedCall(name, match.end(), arguments=arguments, problem=f"there is no tool {name!r}; there are: {known}")
+            return ParsedCall(
+                name,
+                match.end(),
+                arguments=arguments,
+                problem=f"there is no tool {name!r}; there are: {known}",
+            )
         return ParsedCall(name, match.end(), arguments=arguments)
 
     def render(self, output: str, after: str) -> str:

@@ -14,7 +14,9 @@ from cort_framework.types import Author, Task, Trajectory, Turn
 
 def prompt_turn(tokenizer: Tokenizer, template: str, task: Task) -> Turn:
     """The user's message through the model's own chat template, with the generation prompt (paper: no system prompt)."""
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": template.replace("{problem}", task.prompt)}])
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": template.replace("{problem}", task.prompt)}]
+    )
     return Turn("prompt", tuple(ids), tokenizer.decode(ids))
 
 
@@ -43,42 +45,59 @@ def render(trajectory: Trajectory, train_on: Iterable[Author] = ("model", "hint"
 
 
 class Detokenizer:
-    """Decodes ids one stretch at a time; a character whose bytes are not all there yet is held back.
+    """Decodes ids one stretch at a time, as the whole decodes; a character whose bytes are not all there yet is held back.
 
     It decodes a short window behind each new token, so the cost of a trajectory is linear in its length and tokenizers
     that treat the first token of a text differently (a leading space) decode as they would in one piece.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    _longest = 16
+    """More tokens than any character is spread over: what is not one by then never will be."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        """``before``: the ids that the text goes on from."""
         self._tokenizer = tokenizer
-        self._window: list[int] = []
-        self._shown = ""
+        self._window = list(before[-4:])
+        self._given = tokenizer.decode(self._window)
         """Text of the window that was already given out."""
+        self._held = 0
+        """How many of the window's last tokens have not been given out."""
 
     def feed(self, ids: Sequence[int]) -> list[str]:
         """The text that each of the ids completes; an empty string where a character is still incomplete."""
-        pieces = []
-        for token in ids:
-            self._window.append(token)
-            text = self._tokenizer.decode(self._window)
-            if text.endswith("\ufffd") and len(self._window) < 12:
-                pieces.append("")
-                continue
-            pieces.append(text[len(self._shown) :])
-            self._window = self._window[-4:]
-            self._shown = self._tokenizer.decode(self._window)
-        return pieces
+        return [self._next(token) for token in ids]
+
+    def _next(self, token: int) -> str:
+        self._window.append(token)
+        self._held += 1
+        text = self._tokenizer.decode(self._window)
+        if not text.endswith("\ufffd"):
+            new = text[len(self._given) :]
+            self._window = self._window[-self._held :]  # begins with a whole character
+            self._given = self._tokenizer.decode(self._window)
+            self._held = 0
+            return new
+        if self._held < self._longest:
+            return ""
+        new = text[
+            len(self._given) : -1
+        ]  # only the last mark, of three bytes at most, may still become a character
+        self._window = self._window[-4:]
+        self._given = self._tokenizer.decode(self._window)[:-1]
+        self._held = 4
+        return new
 
     def flush(self) -> str:
-        """What is left of an incomplete character, as the tokenizer shows it; the next token starts afresh."""
-        text = self._tokenizer.decode(self._window)[len(self._shown) :]
-        self._window, self._shown = [], ""
-        return text
+        """What is left of an incomplete character, as the tokenizer shows it."""
+        text = self._tokenizer.decode(self._window)
+        new, self._given, self._held = text[len(self._given) :], text, 0
+        return new
 
 
-def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """One string a token; joined, the text of the ids. A character spread over tokens belongs to its last one."""
-    detokenizer = Detokenizer(tokenizer)
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int], before: Sequence[int] = ()) -> list[str]:
+    """One string a token; joined, the text of the ids where they come after ``before``. A character spread over tokens
+    belongs to its last one."""
+    detokenizer = Detokenizer(tokenizer, before)
     texts = detokenizer.feed(ids)
     if texts:
         texts[-1] += detokenizer.flush()
@@ -87,25 +106,27 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 def cut(trajectory: Trajectory, position: int, tokenizer: Tokenizer) -> tuple[list[Turn], str]:
     """The turns up to the last token boundary at or before ``position`` (in ``Trajectory.response``), and the characters
-    between that boundary and ``position``, which the dropped token shared with the kept text."""
+    between that boundary and ``position``, which the dropped token shared with the kept text.
+
+    A call and its output stay together: a position in front of an output, or inside it, cuts behind it.
+    """
     kept = [turn for turn in trajectory.turns if turn.author == "prompt"]
     for turn, start, end in trajectory.segments():
-        if end <= position:
+        if end <= position or (turn.author == "tool" and start <= position):
             kept.append(turn)
             continue
-        if start >= position:
-            return kept, ""
-        if turn.author == "tool":  # never half an output
-            return kept, ""
-        n, boundary, length = 0, start, start
-        for count, text in enumerate(token_texts(tokenizer, turn.ids), 1):
+        count, boundary, length = 0, start, start
+        before = [i for t in kept for i in t.ids]
+        for n, text in enumerate(token_texts(tokenizer, turn.ids, before), 1):
             length += len(text)
             if length > position:
                 break
             if text:  # else a character is still incomplete, and its tokens stay together
-                n, boundary = count, length
-        if n:
-            logprobs = turn.logprobs[:n] if turn.logprobs is not None else None
-            kept.append(replace(turn, ids=turn.ids[:n], text=turn.text[: boundary - start], logprobs=logprobs))
-        return kept, turn.text[boundary - start : position - start]
+                count, boundary = n, length
+        if count:
+            logprobs = turn.logprobs[:count] if turn.logprobs is not None else None
+            kept.append(
+                replace(turn, ids=turn.ids[:count], text=turn.text[: boundary - start], logprobs=logprobs)
+            )
+        return kept, turn.text[boundary - start : max(position, boundary) - start]
     return kept, ""

@@ -11,12 +11,20 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cort_framework.errors import CortError, DeadlineExceeded, InfrastructureError, PluginFault
-from cort_framework.interfaces import Engine, HintInjector, Plugin, RolloutRequest, Tokenizer, Tool, ToolSession
+from cort_framework.interfaces import (
+    Engine,
+    HintInjector,
+    Plugin,
+    RolloutRequest,
+    Tokenizer,
+    Tool,
+    ToolSession,
+)
 from cort_framework.parsing import CallParser, ParsedCall, ToolCallParser
 from cort_framework.recipe import RolloutSettings
 from cort_framework.rendering import Detokenizer, cut, prompt_turn
@@ -50,18 +58,30 @@ class RolloutSetup:
     injectors: Sequence[HintInjector] = ()
     allow_rewind: bool = True
     """False in RL: the policy did not sample what comes after a cut."""
+    observe: Callable[[Trajectory], None] | None = None
+    """Shown the trajectory each time it has grown, at least every ``check_every`` tokens: for a person who watches."""
 
 
-async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a plugin's method, plain (then off the loop) or async; what it raises is attributed to its distribution."""
+@contextlib.contextmanager
+def blame(what: str, plugin: Plugin) -> Iterator[None]:
+    """What a plugin's code raises in here is attributed to its distribution."""
     try:
-        if inspect.iscoroutinefunction(method):
-            return await method(*arguments)
-        return await asyncio.to_thread(method, *arguments)
-    except (CortError, asyncio.CancelledError):
+        yield
+    except CortError:
         raise
     except Exception as error:
         raise PluginFault(f"{what} '{plugin.name}'", plugin.distribution, error) from error
+
+
+async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a plugin's method, plain (then off the loop) or async."""
+    with blame(what, plugin):
+        answer = (
+            method(*arguments)
+            if inspect.iscoroutinefunction(method)
+            else await asyncio.to_thread(method, *arguments)
+        )
+        return await answer if inspect.isawaitable(answer) else answer
 
 
 @contextlib.asynccontextmanager
@@ -73,7 +93,9 @@ async def deadline(seconds: float, what: Callable[[], str] | str) -> AsyncIterat
     except TimeoutError:
         if not scope.expired():
             raise
-        raise DeadlineExceeded(f"{what if isinstance(what, str) else what()} did not end within {seconds:g} s") from None
+        raise DeadlineExceeded(
+            f"{what if isinstance(what, str) else what()} did not end within {seconds:g} s"
+        ) from None
 
 
 class _Growing:
@@ -83,7 +105,11 @@ class _Growing:
         self.trajectory = trajectory
         self.tokenizer = tokenizer
         self.ids = trajectory.ids
-        self.detokenizer = Detokenizer(tokenizer)
+        self.detokenizer = Detokenizer(tokenizer, self.ids)
+        self.pieces: list[str] = []
+        """Text of each token of the last generation."""
+        self.eos = False
+        """The last token is the model's end of sequence."""
         self.pending = ""
         """Text since the last tool output: where a call may stand."""
         for turn, _, _ in trajectory.segments():
@@ -91,33 +117,77 @@ class _Growing:
 
     def add_generation(self, generation: Generation) -> None:
         """Append sampled tokens; a stretch that goes on from one with the same weights is the same turn."""
-        text = "".join(self.detokenizer.feed(generation.ids))
-        if generation.stop == "eos":
-            text += self.detokenizer.flush()
-        turns = self.trajectory.turns
-        last = turns[-1] if turns else None
-        if last and last.author == "model" and last.weights_version == generation.weights_version and last.logprobs is not None:
-            turns[-1] = replace(
+        self.eos = generation.stop == "eos"
+        self.pieces = self.detokenizer.feed(generation.ids)
+        if self.eos:
+            self.pieces[-1] += self.detokenizer.flush()
+        text = "".join(self.pieces)
+        last = self.trajectory.turns[-1]
+        if (
+            last.author == "model"
+            and last.weights_version == generation.weights_version
+            and last.logprobs is not None
+        ):
+            self.trajectory.turns[-1] = replace(
                 last,
                 ids=last.ids + generation.ids,
                 text=last.text + text,
                 logprobs=last.logprobs + generation.logprobs,
             )
         else:
-            turns.append(Turn("model", generation.ids, text, generation.logprobs, generation.weights_version))
+            turn = Turn("model", generation.ids, text, generation.logprobs, generation.weights_version)
+            self.trajectory.turns.append(turn)
         self.ids.extend(generation.ids)
         self.pending += text
 
+    @property
+    def said(self) -> str:
+        """``pending`` without the end of sequence."""
+        return self.pending.removesuffix(self.tokenizer.decode(self.ids[-1:])) if self.eos else self.pending
+
+    def trim(self, end: int) -> None:
+        """Drop the last generation's tokens that lie wholly behind position ``end`` of ``pending``: an engine that went on
+        after a call sampled them without the call's output. What comes before them was sampled as if they never were."""
+        keep = len(self.pieces)
+        surplus = len(self.pending) - end
+        while keep and len(self.pieces[keep - 1]) <= surplus:
+            keep -= 1
+            surplus -= len(self.pieces[keep])
+        dropped = len(self.pieces) - keep
+        if not dropped:
+            return
+        turn = self.trajectory.turns[-1]
+        text = "".join(self.pieces[keep:])
+        n = len(turn.ids) - dropped
+        kept = replace(
+            turn,
+            ids=turn.ids[:n],
+            text=turn.text[: len(turn.text) - len(text)],
+            logprobs=(turn.logprobs or ())[:n],
+        )
+        self.trajectory.turns[-1:] = [kept] if n else []
+        self.trajectory.discarded_tokens += dropped
+        del self.ids[-dropped:], self.pieces[keep:]
+        self.pending = self.pending[: len(self.pending) - len(text)]
+        self.detokenizer = Detokenizer(self.tokenizer, self.ids)
+        self.eos = False
+
     def add_text(self, author: Author, text: str, **fields: Any) -> None:
-        """Append text that no model sampled."""
+        """Append text that no model sampled. An end of sequence that it follows was none, and is dropped."""
+        if self.eos:
+            self.trim(len(self.said))
+        last = self.trajectory.turns[-1]
         rest = self.detokenizer.flush()
-        if rest and self.trajectory.turns[-1].author == "model":
-            last = self.trajectory.turns[-1]
+        if rest:
             self.trajectory.turns[-1] = replace(last, text=last.text + rest)
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.encode(text.encode(errors="replace").decode())
+        text = (
+            "".join(self.detokenizer.feed(ids)) + self.detokenizer.flush()
+        )  # a tokenizer may put a space in front
         self.trajectory.turns.append(Turn(author, tuple(ids), text, **fields))
         self.ids.extend(ids)
-        self.pending = "" if author == "tool" else self.pending + text
+        self.pieces, self.eos = [], False
+        self.pending = "" if author == "tool" else self.pending + rest + text
 
 
 class _Sessions:
@@ -130,54 +200,65 @@ class _Sessions:
     async def call(self, call: ToolCall, history: Sequence[Turn]) -> ToolResult:
         """Run the call. A failure of the machinery is tried once more in a fresh session, after the cells of ``history``
         have been replayed; a second one raises ``InfrastructureError``."""
-        tool = self._setup.tools[call.tool]
-        failure = ""
-        for attempt in (0, 1):
+        async with deadline(self._setup.settings.turn_timeout_s, f"{self._name(call)}, with its second try,"):
             try:
-                if attempt:
-                    await self.restart(history, call.tool)
-                result = await self._call(tool, call)
-                if result.outcome != Outcome.INFRA_ERROR:
-                    return result
-                failure = result.error or "no reason given"
-            except (InfrastructureError, DeadlineExceeded) as error:
-                failure = error.message
-            except Exception as error:
-                failure = PluginFault(f"tool '{tool.name}'", tool.distribution, error).message
-        raise InfrastructureError(f"tool '{call.tool}' failed twice at call {call.index}: {failure}")
+                return await self._call(call)
+            except CortError:
+                await self.restart(history, call.tool)
+            try:
+                return await self._call(call)
+            except CortError as error:
+                raise InfrastructureError(f"{self._name(call)} failed twice: {error.message}") from error
 
     async def restart(self, history: Sequence[Turn], name: str | None = None) -> None:
-        """Begin afresh and replay the kept cells; an outcome that differs drops the trajectory."""
-        for tool_name in [name] if name else list(self._open):
-            await self._close(tool_name)
+        """Begin all sessions, or that of one tool, afresh and replay the kept cells; an outcome that differs drops the
+        trajectory."""
+        for open_name in [name] if name else list(self._open):
+            await self._close(open_name)
         for turn in history:
             call, before = turn.call, turn.result
-            if call is None or before is None or call.tool not in self._setup.tools or (name and call.tool != name):
+            if (
+                call is None
+                or before is None
+                or call.tool not in self._setup.tools
+                or (name and call.tool != name)
+            ):
                 continue
-            again = await self._call(self._setup.tools[call.tool], call)
+            again = await self._call(call)
             if (again.outcome, again.text) != (before.outcome, before.text):
-                raise InfrastructureError(f"call {call.index} of tool '{call.tool}' ended differently when it was replayed")
+                raise InfrastructureError(f"{self._name(call)} ended differently when it was replayed")
 
-    async def _call(self, tool: Tool, call: ToolCall) -> ToolResult:
-        limit = self._setup.settings
-        async with deadline(limit.turn_timeout_s, f"tool '{tool.name}' (from {tool.distribution}), call {call.index},"):
-            if tool.name not in self._open:
-                stack = contextlib.AsyncExitStack()
-                trajectory = self._trajectory
-                session = await stack.enter_async_context(
-                    tool.session(trajectory.task, trajectory_id=trajectory.id, seed=trajectory.seed)
-                )
-                self._open[tool.name] = (session, stack)
-            result = await self._open[tool.name][0].call(call)
-        if not isinstance(result, ToolResult):
-            raise TypeError(f"a tool call returns a ToolResult, not {type(result).__name__}")
-        text, dropped = clip(result.text, limit.max_output_characters)
+    def _name(self, call: ToolCall) -> str:
+        return f"tool '{call.tool}' (from {self._setup.tools[call.tool].distribution}), call {call.index},"
+
+    async def _call(self, call: ToolCall) -> ToolResult:
+        tool, settings = self._setup.tools[call.tool], self._setup.settings
+        with blame("tool", tool):
+            async with deadline(settings.call_timeout_s, self._name(call)):
+                if tool.name not in self._open:
+                    await self._start(tool)
+                result = await self._open[tool.name][0].call(call)
+            if not isinstance(result, ToolResult):
+                raise TypeError(f"a tool call returns a ToolResult, not {type(result).__name__}")
+        if result.outcome == Outcome.INFRA_ERROR:
+            raise InfrastructureError(result.error or "the tool gave no reason")
+        text, dropped = clip(result.text, settings.max_output_characters)
         return replace(result, text=text, dropped_characters=result.dropped_characters + dropped)
 
+    async def _start(self, tool: Tool) -> None:
+        trajectory, stack = self._trajectory, contextlib.AsyncExitStack()
+        session = tool.session(trajectory.task, trajectory_id=trajectory.id, seed=trajectory.seed)
+        self._open[tool.name] = (await stack.enter_async_context(session), stack)
+
     async def _close(self, name: str) -> None:
+        if name not in self._open:
+            return
         _, stack = self._open.pop(name)
-        with contextlib.suppress(Exception):  # a session that is broken may well fail to close; its tool's close() is last
-            await stack.aclose()
+        with contextlib.suppress(
+            Exception
+        ):  # a session that is broken may well fail to close; its tool's close() is last
+            async with asyncio.timeout(self._setup.settings.call_timeout_s):
+                await stack.aclose()
 
     async def close(self) -> None:
         for name in list(self._open):
@@ -196,7 +277,7 @@ def clip(text: str, limit: int) -> tuple[str, int]:
 async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajectory]:
     """Make one trajectory. Returns its line of descent: the versions that rewinds cut back, then the final one.
 
-    Never raises for a failure of tool, engine or plugin: it is on the trajectory, as ``error``.
+    Never raises for a failure of tool, engine or plugin: it is on the last version, as ``error``.
     """
     task, settings = request.task, setup.settings
     seed = derive_seed(setup.seed, task.id, request.sample)
@@ -206,16 +287,18 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
     started = time.perf_counter()
     doing = ["its prompt"]
     try:
-        first.turns.append(prompt_turn(setup.engine.tokenizer, setup.template, task))
+        with blame("engine", setup.engine):
+            first.turns.append(prompt_turn(setup.engine.tokenizer, setup.template, task))
         async with deadline(settings.trajectory_timeout_s, lambda: f"trajectory {first.id}, at {doing[0]},"):
             await _grow(line, sessions, setup, doing)
     except DeadlineExceeded as error:
         line[-1].stop_reason, line[-1].error = "deadline", error.message
     except CortError as error:
         line[-1].stop_reason, line[-1].error = "error", error.message
-    except Exception as error:
-        fault = PluginFault(f"engine '{setup.engine.name}'", setup.engine.distribution, error)
-        line[-1].stop_reason, line[-1].error = "error", fault.message
+    except (
+        Exception
+    ) as error:  # nobody's in particular; it costs this one sample, and the share of those is watched
+        line[-1].stop_reason, line[-1].error = "error", f"at {doing[0]}: {type(error).__name__}: {error}"
     finally:
         await sessions.close()
     line[-1].seconds = time.perf_counter() - started
@@ -227,60 +310,55 @@ async def _grow(line: list[Trajectory], sessions: _Sessions, setup: RolloutSetup
     parser = CallParser(setup.tools.values())
     live = _Growing(line[-1], tokenizer)
     hints = 0
-    eos = False
     while True:
-        # Hints come first: a fault that ends in a call is cut before the call is paid for.
-        doing[0] = "its hint injectors"
-        hint = await _next_hint(live.trajectory, setup) if hints < settings.max_hints else None
-        if hint is not None:
-            hints += 1
-            live = await _insert(hint, live, line, sessions, setup, hints)
-            eos = False
-            continue
-
+        if setup.observe is not None:
+            setup.observe(live.trajectory)
         trajectory = live.trajectory
-        if may_call := len(trajectory.calls) < settings.max_tool_calls and bool(parser.parsers):
-            found = parser.parse(_without_eos(live.pending, live.ids, tokenizer) if eos else live.pending, ended=eos)
-            if found and not (eos and "</think>" in trajectory.response):
-                doing[0] = f"tool '{found[0].tool}', call {len(trajectory.calls)}"
-                await _answer(*found, live, sessions, setup)
-                eos = False
-                continue
-        if eos:
+        may_call = len(trajectory.calls) < settings.max_tool_calls and bool(parser.parsers)
+        found = parser.parse(live.said, ended=live.eos) if may_call else None
+        if found and live.eos and "</think>" in trajectory.model_text:
+            found = None  # the end of the answer, not a pause for a tool
+        if found:
+            live.trim(found[0].end)
+
+        # A fault that ends in a call is cut before the call is paid for; a hint that is only appended waits for the output.
+        doing[0] = "its hint injectors"
+        hint = await _next_hint(trajectory, setup) if hints < settings.max_hints else None
+        if hint and not (found and hint.rewind_to is None):
+            hints += 1
+            doing[0] = f"the hint '{hint.reason}'"
+            live = await _insert(hint, live, line, sessions, setup, hints)
+        elif found:
+            doing[0] = f"tool '{found[0].tool}', call {len(trajectory.calls)}"
+            await _answer(*found, live, sessions, setup)
+        elif live.eos:
             trajectory.stop_reason = "eos"
             return
-
-        left = settings.max_tokens - trajectory.response_tokens
-        if left <= 0:
+        elif (left := settings.max_tokens - trajectory.response_tokens) <= 0:
             trajectory.stop_reason = "length"
             return
-        doing[0] = f"engine '{setup.engine.name}'"
-        generation = await _generate(live, left, parser.stop if may_call else (), setup)
-        live.add_generation(generation)
-        eos = generation.stop == "eos"
+        else:
+            doing[0] = f"engine '{setup.engine.name}'"
+            await _generate(live, left, parser.stop if may_call else (), setup)
 
 
-async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: RolloutSetup) -> Generation:
-    settings, trajectory = setup.settings, live.trajectory
+async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: RolloutSetup) -> None:
+    settings, engine = setup.settings, setup.engine
     sampling = Sampling(
         temperature=settings.temperature,
         top_p=settings.top_p,
-        max_tokens=min(left, settings.check_every) if setup.injectors else left,
+        max_tokens=min(left, settings.check_every) if setup.injectors or setup.observe else left,
         stop=stop,
-        seed=trajectory.seed,
+        seed=live.trajectory.seed,
     )
-    async with deadline(settings.turn_timeout_s, f"engine '{setup.engine.name}' (from {setup.engine.distribution})"):
-        generation = await setup.engine.generate(live.ids, sampling)
-    if not generation.ids:
-        raise CortError(
-            f"engine '{setup.engine.name}' (from {setup.engine.distribution}) returned no token",
-            "an engine returns at least one token a call; is the prompt longer than the model's context?",
-        )
-    return generation
-
-
-def _without_eos(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    return text.removesuffix(tokenizer.decode([ids[-1]]))
+    with blame("engine", engine):
+        async with deadline(settings.turn_timeout_s, f"engine '{engine.name}' (from {engine.distribution})"):
+            generation = await engine.generate(live.ids, sampling)
+        if not 0 < len(generation.ids) <= sampling.max_tokens:
+            raise ValueError(
+                f"it returned {len(generation.ids)} tokens where 1 to {sampling.max_tokens} were asked for"
+            )
+        live.add_generation(generation)
 
 
 async def _answer(
@@ -309,9 +387,16 @@ async def _next_hint(trajectory: Trajectory, setup: RolloutSetup) -> Hint | None
         if not isinstance(hint, Hint):
             error = TypeError(f"inject returns a Hint or None, not {type(hint).__name__}")
             raise PluginFault(f"hint injector '{injector.name}'", injector.distribution, error)
-        wanted.append(replace(hint, reason=f"{injector.name}: {hint.reason}" if hint.reason else injector.name))
+        wanted.append(
+            replace(hint, reason=f"{injector.name}: {hint.reason}" if hint.reason else injector.name)
+        )
     end = len(trajectory.response)
-    return min(wanted, key=lambda h: end if h.rewind_to is None else h.rewind_to, default=None)
+    hint = min(wanted, key=lambda h: end if h.rewind_to is None else h.rewind_to, default=None)
+    return (
+        replace(hint, rewind_to=None)
+        if hint and hint.rewind_to is not None and hint.rewind_to >= end
+        else hint
+    )
 
 
 async def _insert(
@@ -319,7 +404,7 @@ async def _insert(
 ) -> _Growing:
     """Append the hint; where it reaches back, cut, and go on in a child. The parent stays as it was."""
     parent = live.trajectory
-    if hint.rewind_to is None or hint.rewind_to >= len(parent.response):
+    if hint.rewind_to is None:
         live.add_text("hint", hint.text, reason=hint.reason)
         return live
     if not setup.allow_rewind:
@@ -338,7 +423,9 @@ async def _insert(
         turns=turns,
         parent=parent.id,
         kept_tokens=kept,
-        discarded_tokens=parent.discarded_tokens + generated - sum(len(t.ids) for t in turns if t.author == "model"),
+        discarded_tokens=parent.discarded_tokens
+        + generated
+        - sum(len(t.ids) for t in turns if t.author == "model"),
     )
     parent.stop_reason = "rewound"
     line.append(child)

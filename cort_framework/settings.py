@@ -51,10 +51,11 @@ class RolloutSettings(PluginConfig):
     """Hints a trajectory; after that many it goes on without."""
     concurrency: int = Field(64, ge=1)
     """Trajectories in the making at once."""
-    call_timeout_s: Seconds = 30
-    """One tool call."""
-    turn_timeout_s: Seconds = 120
-    """One stretch of generation or one call, with its second try."""
+    call_timeout_s: Seconds = 90
+    """One tool call, its session's start included. Beyond the tool's own limit, which the model is told of: this one
+    takes the tool for broken."""
+    turn_timeout_s: Seconds = 240
+    """One stretch of generation, or one call with its second try."""
     trajectory_timeout_s: Seconds = 600
     """One trajectory."""
     batch_timeout_s: Seconds = 3600

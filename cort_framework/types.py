@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +139,8 @@ class Trajectory:
     parent: str | None = None
     kept_tokens: int = 0
     discarded_tokens: int = 0
-    """Tokens that the model generated in this line of descent and that a rewind dropped."""
+    """Tokens that the model generated in this line of descent and that are not in it any more: a rewind dropped them, or
+    they came after a complete call."""
     seconds: float = 0.0
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -169,6 +170,11 @@ class Trajectory:
         """Everything after the prompt, whoever wrote it; the text that ``Hint.rewind_to`` and ``Verdict.span`` index."""
         return "".join(t.text for t in self.turns if t.author != "prompt")
 
+    @property
+    def model_text(self) -> str:
+        """What the model wrote, without hints and tool outputs."""
+        return "".join(t.text for t in self.turns if t.author == "model")
+
     def segments(self) -> Iterator[tuple[Turn, int, int]]:
         """Each turn after the prompt with its start and end position in ``response``."""
         position = 0
@@ -181,14 +187,11 @@ class Trajectory:
     def final_text(self) -> str:
         """The model's own answer: text by ``model`` after ``</think>`` (all of it where thinking never opened), empty
         while the thinking is unfinished."""
-        response = self.response
-        end = response.rfind("</think>")
-        if end < 0:
-            if "<think>" in self.prompt or "<think>" in response:
-                return ""
-            end = -len("</think>")
-        start = end + len("</think>")
-        return "".join(t.text[max(0, start - a) :] for t, a, b in self.segments() if t.author == "model" and b > start)
+        _, closed, answer = self.model_text.rpartition("</think>")
+        if closed:
+            return answer
+        before = self.prompt + answer
+        return "" if before.rfind("<think>") > before.rfind("</think>") else answer
 
     # --- calls ------------------------------------------------------------------------------------------------
     @property
@@ -218,7 +221,7 @@ class Trajectory:
     # --- disk -------------------------------------------------------------------------------------------------
     def to_json(self) -> str:
         """One line of ``trajectories.jsonl``."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(vars(self), default=_plain, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Trajectory:
@@ -232,6 +235,11 @@ class Trajectory:
         return cls(**data)
 
 
+def _plain(value: Any) -> dict[str, Any]:
+    """A dataclass or mapping as JSON; far quicker than ``asdict``, which copies every token."""
+    return dict(value) if isinstance(value, Mapping) else vars(value)
+
+
 def _turn(data: dict[str, Any]) -> Turn:
     result = data["result"]
     return Turn(
@@ -240,7 +248,9 @@ def _turn(data: dict[str, Any]) -> Turn:
             "ids": tuple(data["ids"]),
             "logprobs": None if data["logprobs"] is None else tuple(data["logprobs"]),
             "call": None if data["call"] is None else ToolCall(**data["call"]),
-            "result": None if result is None else ToolResult(**{**result, "outcome": Outcome(result["outcome"])}),
+            "result": None
+            if result is None
+            else ToolResult(**{**result, "outcome": Outcome(result["outcome"])}),
         }
     )
 
