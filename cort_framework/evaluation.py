@@ -22,19 +22,21 @@ RESAMPLES = 2000
 
 
 # --- reading a trajectory ---------------------------------------------------------------------------------------
-_BOXED = re.compile(r"\\boxed\s*\{")
-_TOKEN = re.compile(r"\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"(\\boxed\s*\{)|\\.|([{}])", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last complete ``\boxed{…}``, its braces balanced."""
-    for opening in reversed(list(_BOXED.finditer(text))):
-        depth = 1
-        for token in _TOKEN.finditer(text, opening.end()):
-            depth += {"{": 1, "}": -1}.get(token[0], 0)
-            if depth == 0:
-                return text[opening.end() : token.start()].strip()
-    return None
+    open_braces: list[int | None] = []  # where a box's content begins; None for any other brace
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[1] or brace[2] == "{":
+            open_braces.append(brace.end() if brace[1] else None)
+        elif brace[2] and open_braces:
+            start = open_braces.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = start, brace.start()
+    return None if last is None else text[slice(*last)].strip()
 
 
 _FENCE = re.compile(r"^[ \t]*```([^\n`]*)$")
@@ -66,14 +68,17 @@ def prose(trajectory: Trajectory) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(b"\x01+", own)]
 
 
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?(?!\d)")
-_STATES = re.compile(r"(?:=|≡|≈|:|\{|\b(?:is|are|be|equals?|gives?|giving|gets?|got|makes?|to|so|total|answer|result|exactly))\W{0,3}$")
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\d{1,1000}(?:(?:,|\{,\})\d{3}){0,20}(?:\.\d{1,1000})?(?!\d)")
+_STATES = re.compile(
+    r"(?:=|≡|≈|:|\{|\b(?:is|are|be|equals?|gives?|giving|gets?|got|makes?|to|so|total|answer|result|exactly))\W{0,3}$"
+)
 
 
 def numbers(text: str) -> list[tuple[int, Fraction]]:
     """Each number in the text with its position, thousands separators understood."""
     return [
-        (match.start(), Fraction(re.sub(r"[{,}]", "", match[0]).replace("−", "-"))) for match in _NUMBER.finditer(text)
+        (match.start(), Fraction(re.sub(r"[{,}]", "", match[0]).replace("−", "-")))
+        for match in _NUMBER.finditer(text)
     ]
 
 
@@ -106,7 +111,8 @@ def label_calls(trajectory: Trajectory) -> list[Label | None]:
         result = printed[-1][1]
         before = "\n".join(response[a : min(b, start)] for a, b in own if a < start)
         known = result in returned or any(
-            value == result and ((_telling(value) and value not in given) or _STATES.search(before[max(0, at - 24) : at]))
+            value == result
+            and ((_telling(value) and value not in given) or _STATES.search(before[max(0, at - 24) : at]))
             for at, value in numbers(before)
         )
         labels.append("verification" if known else "calculation")
@@ -136,7 +142,9 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
-def majority_at_k(answers: Sequence[str | None], right: Collection[str], k: int, rng: Random, draws: int = 256) -> float:
+def majority_at_k(
+    answers: Sequence[str | None], right: Collection[str], k: int, rng: Random, draws: int = 256
+) -> float:
     """The chance that the most frequent answer of k samples is right; ties are broken by lot, and samples without an
     answer do not vote. Exact for k = n, else the mean over random subsets."""
     subsets = [list(answers)] if k == len(answers) else [rng.sample(answers, k) for _ in range(draws)]
@@ -225,7 +233,9 @@ def evaluate(
         "samples_per_task": fewest,
         "accuracy": fmean(accuracies),
         "accuracy_ci": list(bootstrap(accuracies, seed)),
-        "pass_at_k": {str(k): fmean(pass_at_k(len(flags), sum(flags), k) for flags in right.values()) for k in ks},
+        "pass_at_k": {
+            str(k): fmean(pass_at_k(len(flags), sum(flags), k) for flags in right.values()) for k in ks
+        },
         "maj_at_k": votes,
         "tokens": fmean(t.response_tokens for t in samples),
         "tokens_generated": generated / len(samples),
@@ -255,8 +265,14 @@ def paired_difference(
     }
     report = {}
     for name, measure in measures.items():
-        differences = [fmean(map(measure, second[task])) - fmean(map(measure, first[task])) for task in shared]
-        report[name] = {"mean": fmean(differences), "ci": list(bootstrap(differences, seed)), "tasks": len(shared)}
+        differences = [
+            fmean(map(measure, second[task])) - fmean(map(measure, first[task])) for task in shared
+        ]
+        report[name] = {
+            "mean": fmean(differences),
+            "ci": list(bootstrap(differences, seed)),
+            "tasks": len(shared),
+        }
     return report
 
 

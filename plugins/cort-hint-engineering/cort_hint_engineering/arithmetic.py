@@ -26,17 +26,21 @@ class Chain:
     """The last number."""
 
 
-_NUMBER = r"(?<![\w.])\d{1,200}(?:(?:,|___)\d{3})*(?:\.\d+)?(?![\w])"
-_OPERATOR = r"[*/%^+\-]"
-_SIDE = rf"-?\s*{_NUMBER}(?:\s*{_OPERATOR}\s*-?\s*{_NUMBER}){{0,40}}"
-_CHAIN = re.compile(rf"{_SIDE}(?:\s*=+\s*{_SIDE})+")
-_LIST = re.compile(rf"{_NUMBER}(?:(?:,|;| and|,? then)\s+{_NUMBER}){{7,}}")
+_NUMBER = r"(?<![\w.])\d{1,200}(?:(?:,|___)\d{3}){0,20}(?:\.\d{1,200})?(?!\w)"
 _ONE_NUMBER = re.compile(_NUMBER)
-_STEP = re.compile(rf"({_NUMBER})(?=\s*({_OPERATOR})\s*-?\s*({_NUMBER}))")
+_LIST = re.compile(rf"{_NUMBER}(?:(?:,|;| and|,? then) {{1,4}}{_NUMBER}){{7,}}")
+_TOKEN = re.compile(
+    rf"(?P<number>{_NUMBER})|(?P<operator>[*/%^+\-])|(?P<equals>=+)|(?P<space>\s+)|(?P<other>\w+|.)"
+)
 
 _SYMBOLS = (
     (re.compile(r"\{,\}"), "___"),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-z])|[×·⋅∙]|\b(?:times|multiplied by)\b|(?<=\d\s)x(?=\s\d)|乘以?"), "*"),
+    (
+        re.compile(
+            r"\\(?:times|cdot|ast)(?![a-z])|[×·⋅∙]|\b(?:times|multiplied by)\b|(?<=\d\s)x(?=\s\d)|乘以?"
+        ),
+        "*",
+    ),
     (re.compile(r"\\div(?![a-z])|÷|\bdivided by\b|除以"), "/"),
     (re.compile(r"\\[bp]?mod(?![a-z])|\bmod(?:ulo)?\b"), "%"),
     (re.compile(r"\bplus\b|加"), "+"),
@@ -44,7 +48,7 @@ _SYMBOLS = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\bsquared\b"), "^2"),
     (re.compile(r"\bcubed\b"), "^3"),
-    (re.compile(r"\\equiv(?![a-z])|≡|\b(?:equals|is|gives|makes)\b|等于|得"), "="),
+    (re.compile(r"\\equiv(?![a-z])|[≡＝]|\b(?:equals|is|gives|makes)\b|等于|得"), "="),
     (re.compile(r"\\(?:left|right|displaystyle|,|;|!|quad|\(|\)|\[|\])|[(){}\[\]$&]"), " "),
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
@@ -80,25 +84,55 @@ def _weight(left: str, operator: str, right: str) -> int:
 
 
 def chains(text: str) -> list[Chain]:
-    """All chains of equalities between numbers in which something is worked out."""
-    plain = _plain(text)
-    found = []
-    for match in _CHAIN.finditer(plain):
-        steps = _STEP.findall(match[0])
-        if not steps:
+    """All chains of equalities between numbers in which something is worked out. Linear in the length of the text."""
+    found: list[Chain] = []
+    parts: list[re.Match[str]] = []  # numbers, and one operator or equality sign between two of them
+    line_ended = False
+
+    def finish() -> None:
+        while parts and parts[-1].lastgroup != "number":
+            parts.pop()
+        if any(part.lastgroup == "equals" for part in parts):
+            found.append(_chain(parts))
+        parts.clear()
+
+    for token in _TOKEN.finditer(_plain(text)):
+        kind = token.lastgroup
+        if kind == "space":
+            line_ended = line_ended or "\n" in token[0]
             continue
-        written = _ONE_NUMBER.findall(match[0])
-        found.append(
-            Chain(
-                match.start(),
-                match.end(),
-                weight=sum(_weight(*step) for step in steps),
-                sides=len(re.split(r"=+", match[0])),
-                operands=frozenset(_value(n) for left, _, right in steps for n in (left, right)),
-                result=_value(written[-1]),
-            )
-        )
-    return found
+        after_number = bool(parts) and parts[-1].lastgroup == "number"
+        # A line ends a chain unless an equality sign stands at the break, as in aligned LaTeX.
+        if line_ended and kind != "equals" and not (parts and parts[-1].lastgroup == "equals"):
+            finish()
+            after_number = False
+        line_ended = False
+        if kind == "number":
+            if after_number:
+                finish()
+            parts.append(token)
+        elif kind in ("operator", "equals") and after_number:
+            parts.append(token)
+        elif not (token[0] == "-" and parts):  # a sign before a number belongs to it
+            finish()
+    finish()
+    return [chain for chain in found if chain.weight]
+
+
+def _chain(parts: list[re.Match[str]]) -> Chain:
+    weight, operands = 0, set()
+    for left, sign, right in zip(parts, parts[1:], parts[2:], strict=False):
+        if sign.lastgroup == "operator":
+            weight += _weight(left[0], sign[0], right[0])
+            operands |= {_value(left[0]), _value(right[0])}
+    return Chain(
+        parts[0].start(),
+        parts[-1].end(),
+        weight=weight,
+        sides=1 + sum(part.lastgroup == "equals" for part in parts),
+        operands=frozenset(operands),
+        result=_value(parts[-1][0]),
+    )
 
 
 def listings(text: str, known: frozenset[Fraction]) -> list[Chain]:

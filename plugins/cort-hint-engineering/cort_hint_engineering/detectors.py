@@ -8,9 +8,11 @@ is still growing: they speak once the evidence is complete, and more text does n
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from cort_framework import Outcome, Trajectory
@@ -71,8 +73,9 @@ _CALCULATE = (
     r"|(?:do|figure out|go through|carry out) (?:it|this|that|the))"
 )
 _INTENT = re.compile(
-    r"\b(?:let me|let's|let us|i'll|i will|i can|i could|i need to|i have to|i should|we can|we could|we need to|we have to|we should)"
-    rf"\b(?:\W+\w+){{0,2}}\W+{_CALCULATE}\b|\b(?:computing|calculating|multiplying|adding|expanding)\b|让我.{{0,8}}算|我们?来?.{{0,4}}计算|算一下",
+    r"\b(?:let me|let's|let us|i'll|i will|(?:i|we) (?:can|could|should|need to|have to))"
+    rf"\b(?:\W+\w+){{0,2}}\W+{_CALCULATE}\b|\b(?:now|next|then),? (?:i |we )?{_CALCULATE}\b"
+    r"|\b(?:computing|calculating|multiplying|adding|expanding)\b|让我.{0,8}算|我们?来?.{0,4}计算|算一下",
     re.IGNORECASE,
 )
 _DOUBT = re.compile(
@@ -82,7 +85,9 @@ _DOUBT = re.compile(
     r"|(?:seems?|looks?) (?:off|wrong|odd|strange|too))\b|验证|检查|核对|核实|确认|对吗|再算",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"^\W*(?:wait|hmm+|hold on|but|actually|really|alternatively|let me see|等等|等一下|嗯)\b", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^\W*(?:wait|hmm+|hold on|but|actually|really|alternatively|let me see|等等|等一下|嗯)\b", re.IGNORECASE
+)
 _CODE = re.compile(r"\b(?:python|code|program|script|sympy|interpreter|run|tool)\b|代码|程序", re.IGNORECASE)
 _LOGIC = re.compile(
     r"\b(?:logic|loops?|conditions?|ranges?|off[- ]by[- ]one|edge cases?|bugs?|indent\w*|(?:read|understood|interpret)\w*"
@@ -98,7 +103,8 @@ _ESTIMATE = re.compile(
     r"≈|\\approx|~|\b(?:roughly|approximately|approx|estimate\w*|ballpark|order of magnitude|about \d|around \d|close to)|大约|大概|估计",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"(?:[.!?][\"')\]]*\s+|[。！？]\s*|\n\s*)(?=\S)")
+_WITH_CODE = re.compile(r"\b(?:with|using|by) (?:\w+ )?(?:python|code|programs?|script)\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"[.!?][\"')\]]*\s+|[。！？]\s*|\n\s*")
 
 
 @dataclass(frozen=True)
@@ -107,29 +113,50 @@ class _Sentence:
     end: int
     text: str
 
-    @property
+    @cached_property
     def manual(self) -> bool:
         """Announces work by hand."""
         if _DECLINED.search(self.text):
             return False
-        return bool(_BY_HAND.search(self.text) or (_STEPWISE.search(self.text) and not _CODE.search(self.text)))
+        return bool(_BY_HAND.search(self.text) or (_STEPWISE.search(self.text) and not self.names_code))
 
-    @property
+    @cached_property
     def intent(self) -> bool:
         """Announces a calculation, without code."""
-        return bool(_INTENT.search(self.text)) and not _CODE.search(self.text) and not _DECLINED.search(self.text)
+        return bool(_INTENT.search(self.text)) and not self.names_code and not _DECLINED.search(self.text)
 
-    @property
+    @cached_property
     def doubt(self) -> bool:
         """Questions a result. What questions the logic, or turns to other code, does not."""
         if not _DOUBT.search(self.text) or _DECLINED.search(self.text):
             return False
-        return bool(_BY_HAND.search(self.text)) or not (_LOGIC.search(self.text) or re.search(r"\b(?:with|using) \w*\s*(?:python|code|program)", self.text))
+        return bool(_BY_HAND.search(self.text)) or not (
+            _LOGIC.search(self.text) or _WITH_CODE.search(self.text)
+        )
+
+    @cached_property
+    def names_code(self) -> bool:
+        return bool(_CODE.search(self.text))
+
+    @cached_property
+    def estimates(self) -> bool:
+        return bool(_ESTIMATE.search(self.text))
+
+    @cached_property
+    def leads(self) -> bool:
+        """Belongs to what comes next: "Wait." or "Is that right?"."""
+        return len(self.text) < 80 and (self.doubt or bool(_LEAD.search(self.text)))
 
 
 def _sentences(text: str) -> list[_Sentence]:
-    starts = [0, *(match.end() for match in _SENTENCE.finditer(text))]
-    return [_Sentence(a, b, text[a:b]) for a, b in zip(starts, [*starts[1:], len(text)], strict=True) if text[a:b].strip()]
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
+    bounds = zip([0, *ends], [*ends, len(text)], strict=True)
+    return [_Sentence(a, b, text[a:b]) for a, b in bounds if text[a:b].strip()]
+
+
+def _place(position: int, sentences: list[_Sentence]) -> int:
+    """Index of the sentence that holds the position."""
+    return max(bisect_right(sentences, position, key=lambda s: s.start) - 1, 0)
 
 
 # --- from arithmetic to faults --------------------------------------------------------------------------------------
@@ -172,21 +199,34 @@ def _values(text: str) -> frozenset[Fraction]:
     return frozenset(abs(value) for _, value in numbers(text))
 
 
-def _in_stretch(text: str, context: _Context) -> Iterator[tuple[Kind, int, int, str]]:
+@lru_cache(maxsize=256)  # while a trajectory grows, all its stretches but the last stay as they are
+def _in_stretch(text: str, context: _Context) -> tuple[tuple[Kind, int, int, str], ...]:
+    return tuple(_look_through(text, context))
+
+
+def _look_through(text: str, context: _Context) -> Iterator[tuple[Kind, int, int, str]]:
     sentences = _sentences(text)
-    steps = [c for c in chains(text) if c.weight and not _ESTIMATE.search(_sentence_at(c.start, sentences).text)]
-    steps += listings(text, context.given | context.returned)
+    steps = [c for c in chains(text) if not sentences[_place(c.start, sentences)].estimates]
+    known = context.given | context.returned
+    steps += [c for c in listings(text, known) if not sentences[_place(c.start, sentences)].names_code]
     previous_end = 0
     for passage in _passages(sorted(steps, key=lambda c: c.start)):
         first, last = passage[0].start, passage[-1].end
-        lead = [s for s in sentences if previous_end <= s.start <= first and first - s.end <= REACH]
+        here = _place(first, sentences)
+        lead = [
+            s
+            for s in sentences[max(0, here - REACH) : here + 1]
+            if s.start >= previous_end and first - s.end <= REACH
+        ]
         previous_end = last
         manual = next((s for s in lead if s.manual), None)
         doubt = next((s for s in lead if s.doubt), None)
         intent = next((s for s in lead[-2:] if s.intent), None)
+        distrusts = bool(context.returned) and (
+            doubt is not None or _derives_again(passage, text[sentences[here].start : last], context)
+        )
         weight = sum(step.weight for step in passage if manual or not _reads_off(step, context))
 
-        distrusts = bool(context.returned) and (doubt is not None or _derives_again(passage, text, sentences, context))
         if manual:
             needed, why = ANNOUNCED, "announced as work by hand"
         elif intent or (doubt and distrusts):
@@ -195,18 +235,36 @@ def _in_stretch(text: str, context: _Context) -> Iterator[tuple[Kind, int, int, 
             needed, why = UNANNOUNCED, "a calculation written out"
         if weight < needed:
             continue
-        cues = [s for s in (manual or intent, doubt if distrusts else None) if s is not None]
-        start = min((s.start for s in cues), default=_sentence_at(first, sentences).start)
-        start = _with_lead(start, sentences)
+        cues = [s.start for s in (manual or intent, doubt if distrusts else None) if s is not None]
+        begin = _place(min(cues, default=first), sentences)
+        while begin > 0 and sentences[begin - 1].leads:
+            begin -= 1
         if distrusts:
-            yield "distrust", start, last, f"derives a returned number again: {weight} digit operations"
+            yield (
+                "distrust",
+                sentences[begin].start,
+                last,
+                f"derives a returned number again: {weight} digit operations",
+            )
         else:
-            yield "delayed", start, last, f"{why}: {weight} digit operations"
+            yield "delayed", sentences[begin].start, last, f"{why}: {weight} digit operations"
 
 
 def _reads_off(step: Chain, context: _Context) -> bool:
-    """``So 37*48 = 1776.`` after the program that returned 1776 is no work."""
-    return step.sides == 2 and step.result in context.returned
+    """``So 37*48 = 1776.`` after the program with these numbers has returned 1776 is no work."""
+    stated = context.given | context.programmed | context.returned
+    return step.sides == 2 and step.result in context.returned and step.operands <= stated
+
+
+def _derives_again(passage: list[Chain], text: str, context: _Context) -> bool:
+    """Whether a passage that nothing announces goes back to what a program has computed: it comes to a returned number,
+    or begins with the program's own numbers. One that goes on from a returned number is new work. ``text`` is the passage
+    from the start of its first sentence."""
+    returned = {value for value in context.returned if value >= 10} - context.given
+    if passage[0].operands & returned:
+        return False
+    begin = text[: len(text) - (passage[-1].end - passage[0].end)]
+    return bool(_values(text) & returned) or any(v >= 10 for v in _values(begin) & context.programmed)
 
 
 def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
@@ -218,29 +276,3 @@ def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
         passage.append(step)
     if passage:
         yield passage
-
-
-def _derives_again(passage: list[Chain], text: str, sentences: list[_Sentence], context: _Context) -> bool:
-    """Whether a passage that nothing announces goes back to what a program has computed: it comes to a returned number,
-    or begins with the program's own numbers. One that goes on from a returned number is new work."""
-    if passage[0].operands & {v for v in context.returned if v >= 10} - context.given:
-        return False
-    reached = _values(text[passage[0].start : passage[-1].end + 12]) - context.given
-    if reached & context.returned and any(v >= 10 for v in reached & context.returned):
-        return True
-    begins = _values(text[_sentence_at(passage[0].start, sentences).start : passage[0].end])
-    return any(v >= 10 for v in begins & context.programmed)
-
-
-def _sentence_at(position: int, sentences: list[_Sentence]) -> _Sentence:
-    return next((s for s in reversed(sentences) if s.start <= position), sentences[0])
-
-
-def _with_lead(start: int, sentences: list[_Sentence]) -> int:
-    """Take in "Wait." or "Is that really right?" where it stands directly before."""
-    place = next(i for i, s in enumerate(sentences) if s.start == start)
-    while place > 0 and len(sentences[place - 1].text) < 80 and (
-        _LEAD.search(sentences[place - 1].text) or sentences[place - 1].doubt
-    ):
-        place -= 1
-    return sentences[place].start

@@ -41,7 +41,11 @@ class _FaultHint(HintInjector):
         if own_line:
             position = len(response[:position].rstrip(" \t"))
         for turn, _, end in trajectory.segments():
-            if turn.author == "hint" and turn.text.strip().endswith(text.strip()) and not response[end:position].strip():
+            if (
+                turn.author == "hint"
+                and turn.text.strip().endswith(text.strip())
+                and not response[end:position].strip()
+            ):
                 return None
         before = response[position - 1 : position]
         if own_line and before not in ("", "\n"):
@@ -64,7 +68,10 @@ class DelayedComputationHint(_FaultHint):
     config: Config
 
     def inject(self, trajectory: Trajectory) -> Hint | None:
-        hints = (self.hint_at(s, trajectory, self.config.text, own_line=True) for s in delayed_computation(trajectory))
+        hints = (
+            self.hint_at(s, trajectory, self.config.text, own_line=True)
+            for s in delayed_computation(trajectory)
+        )
         return next((hint for hint in hints if hint is not None), None)
 
 
@@ -81,7 +88,9 @@ class ResultDistrustHint(_FaultHint):
     config: Config
 
     def inject(self, trajectory: Trajectory) -> Hint | None:
-        hints = (self.hint_at(s, trajectory, self.config.text, own_line=False) for s in result_distrust(trajectory))
+        hints = (
+            self.hint_at(s, trajectory, self.config.text, own_line=False) for s in result_distrust(trajectory)
+        )
         return next((hint for hint in hints if hint is not None), None)
 
 

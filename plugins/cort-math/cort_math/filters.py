@@ -32,7 +32,9 @@ class CorrectFilter(Filter):
             known = ", ".join(trajectory.rewards) or "none"
             raise ValueError(f"there is no reward '{reward}' on the trajectory; there are: {known}")
         if scored.value is None:
-            return Verdict(False, f"not scored: {scored.error or 'the reward does not apply'}", filter=self.name)
+            return Verdict(
+                False, f"not scored: {scored.error or 'the reward does not apply'}", filter=self.name
+            )
         if not _right(trajectory, reward, threshold):
             return Verdict(False, f"wrong: {reward} is {scored.value:g}", filter=self.name)
         return Verdict(True, filter=self.name)
@@ -90,7 +92,11 @@ class MaxTokensFilter(Filter):
 
     def judge(self, trajectory: Trajectory) -> Verdict:
         tokens, limit = trajectory.response_tokens, self.config.limit
-        return Verdict(tokens <= limit, f"too long: {tokens} of {limit} tokens" if tokens > limit else "", filter=self.name)
+        return Verdict(
+            tokens <= limit,
+            f"too long: {tokens} of {limit} tokens" if tokens > limit else "",
+            filter=self.name,
+        )
 
 
 class ShortestFilter(Filter):
@@ -120,7 +126,9 @@ class ShortestFilter(Filter):
             for place, trajectory in enumerate(group.trajectories)
             if trajectory.kept and _right(trajectory, self.config.reward, self.config.threshold)
         ]
-        candidates.sort(key=lambda place: (group.trajectories[place].response_tokens, group.trajectories[place].sample))
+        candidates.sort(
+            key=lambda place: (group.trajectories[place].response_tokens, group.trajectories[place].sample)
+        )
         chosen = set(candidates[: self.config.keep])
         verdicts = []
         for place, trajectory in enumerate(group.trajectories):

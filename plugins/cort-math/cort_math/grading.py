@@ -122,11 +122,15 @@ class Grader:
         known = quick(gold, answer)
         if known is not None:
             return known
-        return bool(await asyncio.wrap_future(self._threads.submit(self._ask, {"gold": gold, "answer": answer})))
+        return bool(
+            await asyncio.wrap_future(self._threads.submit(self._ask, {"gold": gold, "answer": answer}))
+        )
 
     def readable(self, gold: str) -> bool:
         """Whether ``gold`` can be compared with anything. Blocks; raises ``GradingError``."""
-        return plain_number(gold) is not None or bool(self._threads.submit(self._ask, {"gold": gold}).result())
+        return plain_number(gold) is not None or bool(
+            self._threads.submit(self._ask, {"gold": gold}).result()
+        )
 
     def _ask(self, request: dict[str, Any]) -> Any:
         """Runs in one of the threads, of which there are as many as there may be workers."""

@@ -34,12 +34,16 @@ class Fields(PluginConfig):
 
 def _task(row: Any, where: str, number: int, stem: str, fields: Fields) -> Task:
     if not isinstance(row, Mapping):
-        raise TaskError(f"{where}: a task is a JSON object, not {type(row).__name__}", 'for example {"prompt": "…", "answer": "42"}')
+        raise TaskError(
+            f"{where}: a task is a JSON object, not {type(row).__name__}",
+            'for example {"prompt": "…", "answer": "42"}',
+        )
     for key, name in (("prompt", fields.prompt), ("answer", fields.answer)):
         if row.get(name) is None or not str(row[name]).strip():
             there = ", ".join(map(repr, row)) or "nothing"
             raise TaskError(
-                f"{where}: there is no {key} in the field {name!r}", f"the row has {there}; name its field with `{key} = …`"
+                f"{where}: there is no {key} in the field {name!r}",
+                f"the row has {there}; name its field with `{key} = …`",
             )
     text = str(row[fields.answer])
     answer = last_boxed(text) or text
@@ -59,7 +63,9 @@ def _checked(rows: Iterable[tuple[Any, str]], stem: str, fields: Fields) -> Iter
         for number, (row, where) in enumerate(islice(rows, fields.limit)):
             task = _task(row, where, number, stem, fields)
             if task.id in seen:
-                raise TaskError(f"{where}: the id {task.id!r} was already used at {seen[task.id]}", "ids tell tasks apart")
+                raise TaskError(
+                    f"{where}: the id {task.id!r} was already used at {seen[task.id]}", "ids tell tasks apart"
+                )
             seen[task.id] = where
             if fields.check_answers:
                 _check_answer(task, where, grader)
@@ -102,16 +108,22 @@ class JsonlSource(TaskSource):
                     if line.strip():
                         yield _parsed(line, f"{path}, line {number}"), f"{path}, line {number}"
         except OSError as error:
-            raise TaskError(f"{path}: {error.strerror or error}", "`path` is a file with one JSON object a line") from error
+            raise TaskError(
+                f"{path}: {error.strerror or error}", "`path` is a file with one JSON object a line"
+            ) from error
 
 
 def _parsed(line: bytes, where: str) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise TaskError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})", "save the file as UTF-8") from error
+        raise TaskError(
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start})", "save the file as UTF-8"
+        ) from error
     except json.JSONDecodeError as error:
-        raise TaskError(f"{where}, column {error.colno}: not JSON: {error.msg}", "each line is one JSON object") from error
+        raise TaskError(
+            f"{where}, column {error.colno}: not JSON: {error.msg}", "each line is one JSON object"
+        ) from error
 
 
 class HuggingFaceSource(TaskSource):
