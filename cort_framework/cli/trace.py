@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def view(
                 Rule(trace.stage, style="dim"), header(trajectory), Rule(legend(), style="dim"), body
             )
 
-        if console.is_terminal and click.get_text_stream("stdin").isatty():
+        if console.is_terminal and sys.stdin.isatty():
             shown = page(console, found, draw, raw)
         else:
             shown = 0
