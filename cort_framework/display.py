@@ -9,13 +9,24 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Progressing(Protocol):
     """One long part under way."""
 
     def advance(self, n: int = 1, **fields: Any) -> None: ...
+
+    def skip(self, n: int) -> None:
+        """Steps that were done before: they count, but not in the rate."""
 
 
 class Display:
@@ -26,11 +37,13 @@ class Display:
         self.interval = interval
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        """One line, in rich's markup."""
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int | None = None) -> Iterator[Progressing]:
         """``total``: how many steps there are, where that is known."""
+        description = escape(description)
         if not self.console.is_terminal:
             lines = _Lines(self, description, total)
             yield lines
@@ -58,13 +71,20 @@ class SilentDisplay(Display):
 
 
 def _show(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items())
+    shown = (
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in fields.items()
+    )
+    return escape(", ".join(shown))
 
 
 class _Bar:
     def __init__(self, progress: Progress, description: str, total: int | None) -> None:
         self._progress, self._started, self._done = progress, time.monotonic(), 0
         self._task = progress.add_task(description, total=total, rate="", shown="")
+
+    def skip(self, n: int) -> None:
+        self._progress.update(self._task, advance=n)
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         self._done += n
@@ -78,9 +98,12 @@ class _Lines:
     def __init__(self, display: Display, description: str, total: int | None) -> None:
         self._display, self._description, self._total = display, description, total
         self._started = self._last = time.monotonic()
-        self._done, self._fields, self._shown = 0, {}, -1
+        self._done, self._shown, self._skipped = 0, -1, 0
+        self._fields: dict[str, Any] = {}
 
-    _fields: dict[str, Any]
+    def skip(self, n: int) -> None:
+        self._done += n
+        self._skipped += n
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         self._done += n
@@ -93,8 +116,10 @@ class _Lines:
         if self._done == self._shown:
             return
         self._shown = self._done
-        rate = self._done / max(now - self._started, 1e-3)
+        rate = (self._done - self._skipped) / max(now - self._started, 1e-3)
         of = "" if self._total is None else f"/{self._total}"
-        left = "" if not self._total or not rate else f", {max(self._total - self._done, 0) / rate:.0f} s left"
+        left = (
+            "" if not self._total or not rate else f", {max(self._total - self._done, 0) / rate:.0f} s left"
+        )
         fields = f", {_show(self._fields)}" if self._fields else ""
         self._display.note(f"  {self._description} {self._done}{of}, {rate:.1f}/s{left}{fields}")

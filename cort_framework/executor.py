@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cort_framework.interfaces import Engine, Executor, HintInjector, RewardFunction, RolloutRequest, Tool
+from cort_framework.interfaces import Executor, HintInjector, RewardFunction, RolloutRequest, Tool
 from cort_framework.recipe import RolloutSettings
 from cort_framework.registry import Resolved
 from cort_framework.rollout import RolloutSetup, rollout
@@ -41,20 +41,24 @@ class LocalExecutor(Executor):
         engine = runtime.engine(job.engine, job.weights)
         setup = RolloutSetup(
             engine,
-            {key: runtime.plugin(tool, Tool) for key, tool in job.tools.items()},
+            {tool.cls.name: runtime.plugin(tool, Tool) for tool in job.tools.values()},
             job.settings,
             job.template,
             job.seed,
             [runtime.plugin(injector, HintInjector) for injector in job.injectors.values()],
             job.allow_rewind,
         )
-        rewards = {key: (runtime.plugin(r, RewardFunction), weight) for key, (r, weight) in job.rewards.items()}
+        rewards = {
+            key: (runtime.plugin(r, RewardFunction), weight) for key, (r, weight) in job.rewards.items()
+        }
         what = f"the batch of {len(job.requests)} rollouts"
         return runtime.stream(_run(job.requests, setup, rewards), job.settings.batch_timeout_s, what)
 
 
 async def _run(
-    requests: Sequence[RolloutRequest], setup: RolloutSetup, rewards: Mapping[str, tuple[RewardFunction, float]]
+    requests: Sequence[RolloutRequest],
+    setup: RolloutSetup,
+    rewards: Mapping[str, tuple[RewardFunction, float]],
 ) -> AsyncIterator[list[Trajectory]]:
     waiting = iter(requests)
     done: asyncio.Queue[list[Trajectory] | BaseException] = asyncio.Queue()

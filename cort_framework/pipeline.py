@@ -11,24 +11,72 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from cort_framework.display import Display, Progressing
 from cort_framework.errors import CortError, RequestError, StageFailed, TaskError
 from cort_framework.executor import RolloutJob
-from cort_framework.interfaces import Executor, Filter, RolloutRequest, StageResult, TrainContext, Trainer
+from cort_framework.guard import blame
+from cort_framework.interfaces import (
+    Executor,
+    Filter,
+    RolloutRequest,
+    Stage,
+    StageResult,
+    TaskSource,
+    TrainContext,
+    Trainer,
+)
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import TrajectoryLog, read_trajectories, write_json, write_text
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
+
+
+class TaskSets:
+    """The recipe's task sets, each read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._read: dict[str, list[Task]] = {}
+
+    def __getitem__(self, name: str) -> list[Task]:
+        """Raises ``TaskError`` for an empty set or an id that stands twice."""
+        if name not in self._read:
+            self._read[name] = self._tasks(name)
+        return self._read[name]
+
+    def _tasks(self, name: str) -> list[Task]:
+        source: TaskSource = self._plan.tasks[name].build()
+        with blame("task source", source):
+            tasks = list(source.tasks())
+            if wrong := [t for t in tasks if not isinstance(t, Task)]:
+                raise TypeError(f"it has to give Tasks, not {wrong[0]!r}")
+        if not tasks:
+            raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
+        ids = Counter(task.id for task in tasks)
+        if twice := [i for i, n in ids.items() if n > 1]:
+            raise TaskError(
+                f"the task set '{name}' has the id {twice[0]!r} twice", "give each task an id of its own"
+            )
+        return tasks
+
+    def digest(self, name: str) -> str:
+        """What a stage's key says of the set: a file may change under its name."""
+        return _digest([(t.id, t.prompt, t.answer, dict(t.metadata)) for t in self[name]])
 
 
 class StageReporter:
@@ -41,7 +89,7 @@ class StageReporter:
         return self._display.progress(description, total)
 
     def note(self, text: str) -> None:
-        self._display.note(f"  {text}")
+        self._display.note(f"  {escape(text)}")
 
     def metrics(self, **values: float | int | str) -> None:
         line = json.dumps({"stage": self._stage, "time": round(time.time(), 3), **values})
@@ -83,6 +131,7 @@ class Run:
     """The checkpoint folder or hub id that it starts from; empty for a stage that makes one from nothing."""
     runtime: Runtime
     reporter: StageReporter
+    sets: TaskSets
     records: dict[str, StageRecord] = field(default_factory=dict)
     """The stages before this one."""
 
@@ -98,15 +147,7 @@ class Run:
     # --- inputs -----------------------------------------------------------------------------------------------
     def tasks(self, name: str) -> list[Task]:
         """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
-        tasks = list(self.plan.tasks[name].build().tasks())
-        if not tasks:
-            raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
-        seen: set[str] = set()
-        for task in tasks:
-            if task.id in seen:
-                raise TaskError(f"the task set '{name}' has the id {task.id!r} twice", "give each task an id of its own")
-            seen.add(task.id)
-        return tasks
+        return self.sets[name]
 
     def kept(self, stages: Sequence[str]) -> list[Trajectory]:
         """The final trajectories of earlier stages that all filters kept."""
@@ -114,7 +155,10 @@ class Run:
         for name in stages:
             path = self.records[name].result.trajectories
             if path is None:
-                raise RequestError(f"stage '{name}' makes no trajectories", f"name another stage as `data` of '{self.stage.name}'")
+                raise RequestError(
+                    f"stage '{name}' makes no trajectories",
+                    f"name another stage as `data` of '{self.stage.name}'",
+                )
             kept += [t for t in read_trajectories(path) if t.kept and t.usable and t.stop_reason != "rewound"]
         return kept
 
@@ -141,7 +185,9 @@ class Run:
             seed=self.seed if seed is None else seed,
             tools={k: plan.tools[k] for k in (plan.tools if tools is None else tools)},
             injectors={k: plan.hints[k] for k in hints},
-            rewards={k: (plan.rewards[k], plan.weights[k]) for k in (plan.rewards if rewards is None else rewards)},
+            rewards={
+                k: (plan.rewards[k], plan.weights[k]) for k in (plan.rewards if rewards is None else rewards)
+            },
             allow_rewind=allow_rewind,
         )
 
@@ -158,26 +204,28 @@ class Run:
             log.close()
 
     def collect(self, log: TrajectoryLog, job: RolloutJob, progress: Progressing) -> list[Trajectory]:
-        """Make the trajectories of a job that the log does not hold yet, each written as it finishes. Returns the final
-        ones in the order of the requests. Raises ``StageFailed`` where too many failed by the machinery's fault."""
-        missing = [r for r in job.requests if (r.task.id, r.sample) not in log.lines]
-        progress.advance(len(job.requests) - len(missing))
+        """Make the trajectories of a job that the log does not hold yet, or that failed by the machinery's fault, each
+        written as it finishes. Returns the final ones in the order of the requests. Raises ``StageFailed`` where too many
+        failed again."""
+        done = {key for key, line in log.lines.items() if line[-1].usable}
+        missing = [r for r in job.requests if (r.task.id, r.sample) not in done]
+        progress.skip(len(job.requests) - len(missing))
         if missing:
-            for line in self.rollouts(RolloutJob(**{**job.__dict__, "requests": missing})):
+            for line in self.rollouts(replace(job, requests=missing)):
                 log.append(line)
                 progress.advance(1)
-        finals = [log.lines[(r.task.id, r.sample)][-1] for r in job.requests]
-        self.check_errors(finals)
-        return finals
+        self.check_errors(log)
+        return [log.lines[(r.task.id, r.sample)][-1] for r in job.requests]
 
-    def check_errors(self, trajectories: Sequence[Trajectory]) -> None:
-        """Raises ``StageFailed`` where more than ``max_error_rate`` of them have an error of the machinery."""
-        errors = [t.error for t in trajectories if t.error is not None]
-        if len(errors) > self.plan.recipe.max_error_rate * len(trajectories):
-            common = max(set(errors), key=errors.count)
+    def check_errors(self, log: TrajectoryLog) -> None:
+        """Raises ``StageFailed`` where more than ``max_error_rate`` of the log's final trajectories, rounded up, have an
+        error of the machinery."""
+        errors = Counter(line[-1].error for line in log.lines.values() if line[-1].error is not None)
+        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * len(log.lines)):
+            error, count = errors.most_common(1)[0]
             raise StageFailed(
-                f"{len(errors)} of {len(trajectories)} trajectories failed, {errors.count(common)} of them with: {common}",
-                "mend that and run again: what was collected is kept; or raise `max_error_rate` in the recipe",
+                f"{errors.total()} of {len(log.lines)} trajectories failed, {count} of them with: {error}",
+                "mend that and run again: the good ones are kept; or raise `max_error_rate` in the recipe",
             )
 
     def judge(self, trajectories: Sequence[Trajectory], filters: Sequence[str]) -> None:
@@ -195,24 +243,26 @@ class Run:
         self.runtime.call(judging())
 
     # --- training ---------------------------------------------------------------------------------------------
-    def train(self, trajectories: Sequence[Trajectory] = (), tasks: Sequence[Task] = (), **rollout: Any) -> Checkpoint:
+    def train(
+        self, trajectories: Sequence[Trajectory] = (), tasks: Sequence[Task] = (), **rollout: Any
+    ) -> Checkpoint:
         """Run the stage's trainer; ``rollout`` and ``load_weights`` are for RL."""
         assert self.stage.trainer is not None
         trainer: Trainer = self.runtime.plugin(self.stage.trainer, Trainer)
-        return trainer.train(
-            TrainContext(
-                folder=self.folder,
-                model=self.model,
-                seed=self.plan.recipe.seed,
-                reporter=self.reporter,
-                trajectories=trajectories,
-                tasks=tasks,
-                temperature=self.stage.rollout.temperature,
-                max_tokens=self.stage.rollout.max_tokens,
-                report_to=tuple(self.plan.recipe.report_to),
-                **rollout,
-            )
+        context = TrainContext(
+            folder=self.folder,
+            model=self.model,
+            seed=self.plan.recipe.seed,
+            reporter=self.reporter,
+            trajectories=trajectories,
+            tasks=tasks,
+            temperature=self.stage.rollout.temperature,
+            max_tokens=self.stage.rollout.max_tokens,
+            report_to=tuple(self.plan.recipe.report_to),
+            **rollout,
         )
+        with blame("trainer", trainer):
+            return trainer.train(context)
 
 
 def run(
@@ -235,21 +285,28 @@ def run(
         raise RequestError(f"there is no stage '{from_stage}'", f"the stages are: {', '.join(names)}")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        sets = TaskSets(plan)
+        for name in {name for stage in plan.stages for name in stage.uses.get("tasks", ())}:
+            sets.digest(name)  # a bad task file is found before anything is started
         _describe(plan, folder)
         preload = tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
         with Runtime(plan.recipe.seed, plan.recipe.deterministic, preload) as runtime:
-            return _run_stages(plan, folder, runtime, display, from_stage)
+            return _run_stages(plan, folder, runtime, sets, display, from_stage)
 
 
-def _run_stages(plan: Plan, folder: Path, runtime: Runtime, display: Display, from_stage: str | None) -> RunReport:
+def _run_stages(
+    plan: Plan, folder: Path, runtime: Runtime, sets: TaskSets, display: Display, from_stage: str | None
+) -> RunReport:
     records: dict[str, StageRecord] = {}
+    digest_of = cache(model_digest)
     results: list[dict[str, Any]] = []
     checkpoint: StageRecord | None = None
     forced = False
     for position, stage in enumerate(plan.stages, 1):
         source = records[stage.model_from] if stage.model_from is not None else None
         model = str(source.result.checkpoint) if source is not None else stage.model or ""
-        inputs = {"model": source.key if source is not None else model_digest(model)}
+        inputs = {"model": source.key if source is not None else digest_of(model)}
+        inputs |= {f"tasks.{name}": sets.digest(name) for name in stage.uses.get("tasks", ())}
         inputs |= {name: records[name].key for name in stage.uses.get("data", ())}
         key = _digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
         forced = forced or stage.name == from_stage
@@ -264,7 +321,9 @@ def _run_stages(plan: Plan, folder: Path, runtime: Runtime, display: Display, fr
             _prepare(stage_folder, key, forced)
             reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
             started = time.perf_counter()
-            result = stage.stage.build().run(Run(plan, stage, stage_folder, model, runtime, reporter, records))
+            kind: Stage = stage.stage.build()
+            with blame("stage", kind):
+                result = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
             _finish(record, stage_folder)
         records[stage.name] = record
@@ -314,7 +373,13 @@ def _finish(record: StageRecord, folder: Path) -> None:
         "report": result.report,
         "summary": result.summary,
     }
-    state = {"key": record.key, "status": "done", "kind": record.kind, "seconds": round(record.seconds, 2), "result": data}
+    state = {
+        "key": record.key,
+        "status": "done",
+        "kind": record.kind,
+        "seconds": round(record.seconds, 2),
+        "result": data,
+    }
     write_json(folder / "stage.json", state)
 
 

@@ -7,27 +7,24 @@ to the model.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cort_framework.errors import CortError, DeadlineExceeded, InfrastructureError, PluginFault
+from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
+from cort_framework.guard import blame, deadline, run_plugin
 from cort_framework.interfaces import (
     Engine,
     HintInjector,
-    Plugin,
     RolloutRequest,
     Tokenizer,
     Tool,
-    ToolSession,
 )
 from cort_framework.parsing import CallParser, ParsedCall, ToolCallParser
 from cort_framework.recipe import RolloutSettings
 from cort_framework.rendering import Detokenizer, cut, prompt_turn
+from cort_framework.sessions import Sessions
 from cort_framework.types import (
     Author,
     Generation,
@@ -51,6 +48,7 @@ class RolloutSetup:
 
     engine: Engine
     tools: Mapping[str, Tool]
+    """By the tools' own names."""
     settings: RolloutSettings
     template: str
     """Prompt template with ``{problem}``."""
@@ -60,42 +58,6 @@ class RolloutSetup:
     """False in RL: the policy did not sample what comes after a cut."""
     observe: Callable[[Trajectory], None] | None = None
     """Shown the trajectory each time it has grown, at least every ``check_every`` tokens: for a person who watches."""
-
-
-@contextlib.contextmanager
-def blame(what: str, plugin: Plugin) -> Iterator[None]:
-    """What a plugin's code raises in here is attributed to its distribution."""
-    try:
-        yield
-    except CortError:
-        raise
-    except Exception as error:
-        raise PluginFault(f"{what} '{plugin.name}'", plugin.distribution, error) from error
-
-
-async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a plugin's method, plain (then off the loop) or async."""
-    with blame(what, plugin):
-        answer = (
-            method(*arguments)
-            if inspect.iscoroutinefunction(method)
-            else await asyncio.to_thread(method, *arguments)
-        )
-        return await answer if inspect.isawaitable(answer) else answer
-
-
-@contextlib.asynccontextmanager
-async def deadline(seconds: float, what: Callable[[], str] | str) -> AsyncIterator[None]:
-    """A limit that names its culprit when it fires; deadlines nest, and an outer one is not mistaken for an inner."""
-    try:
-        async with asyncio.timeout(seconds) as scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise DeadlineExceeded(
-            f"{what if isinstance(what, str) else what()} did not end within {seconds:g} s"
-        ) from None
 
 
 class _Growing:
@@ -190,90 +152,6 @@ class _Growing:
         self.pending = "" if author == "tool" else self.pending + rest + text
 
 
-class _Sessions:
-    """The tool sessions of one trajectory, each opened at its first call."""
-
-    def __init__(self, setup: RolloutSetup, trajectory: Trajectory) -> None:
-        self._setup, self._trajectory = setup, trajectory
-        self._open: dict[str, tuple[ToolSession, contextlib.AsyncExitStack]] = {}
-
-    async def call(self, call: ToolCall, history: Sequence[Turn]) -> ToolResult:
-        """Run the call. A failure of the machinery is tried once more in a fresh session, after the cells of ``history``
-        have been replayed; a second one raises ``InfrastructureError``."""
-        async with deadline(self._setup.settings.turn_timeout_s, f"{self._name(call)}, with its second try,"):
-            try:
-                return await self._call(call)
-            except CortError:
-                await self.restart(history, call.tool)
-            try:
-                return await self._call(call)
-            except CortError as error:
-                raise InfrastructureError(f"{self._name(call)} failed twice: {error.message}") from error
-
-    async def restart(self, history: Sequence[Turn], name: str | None = None) -> None:
-        """Begin all sessions, or that of one tool, afresh and replay the kept cells; an outcome that differs drops the
-        trajectory."""
-        for open_name in [name] if name else list(self._open):
-            await self._close(open_name)
-        for turn in history:
-            call, before = turn.call, turn.result
-            if (
-                call is None
-                or before is None
-                or call.tool not in self._setup.tools
-                or (name and call.tool != name)
-            ):
-                continue
-            again = await self._call(call)
-            if (again.outcome, again.text) != (before.outcome, before.text):
-                raise InfrastructureError(f"{self._name(call)} ended differently when it was replayed")
-
-    def _name(self, call: ToolCall) -> str:
-        return f"tool '{call.tool}' (from {self._setup.tools[call.tool].distribution}), call {call.index},"
-
-    async def _call(self, call: ToolCall) -> ToolResult:
-        tool, settings = self._setup.tools[call.tool], self._setup.settings
-        with blame("tool", tool):
-            async with deadline(settings.call_timeout_s, self._name(call)):
-                if tool.name not in self._open:
-                    await self._start(tool)
-                result = await self._open[tool.name][0].call(call)
-            if not isinstance(result, ToolResult):
-                raise TypeError(f"a tool call returns a ToolResult, not {type(result).__name__}")
-        if result.outcome == Outcome.INFRA_ERROR:
-            raise InfrastructureError(result.error or "the tool gave no reason")
-        text, dropped = clip(result.text, settings.max_output_characters)
-        return replace(result, text=text, dropped_characters=result.dropped_characters + dropped)
-
-    async def _start(self, tool: Tool) -> None:
-        trajectory, stack = self._trajectory, contextlib.AsyncExitStack()
-        session = tool.session(trajectory.task, trajectory_id=trajectory.id, seed=trajectory.seed)
-        self._open[tool.name] = (await stack.enter_async_context(session), stack)
-
-    async def _close(self, name: str) -> None:
-        if name not in self._open:
-            return
-        _, stack = self._open.pop(name)
-        with contextlib.suppress(
-            Exception
-        ):  # a session that is broken may well fail to close; its tool's close() is last
-            async with asyncio.timeout(self._setup.settings.call_timeout_s):
-                await stack.aclose()
-
-    async def close(self) -> None:
-        for name in list(self._open):
-            await self._close(name)
-
-
-def clip(text: str, limit: int) -> tuple[str, int]:
-    """Keep the first and the last half of ``limit`` characters (paper: 400 and 400 of 800) and say how many went."""
-    if len(text) <= limit:
-        return text, 0
-    head, tail = text[: limit // 2], text[len(text) - limit // 2 :]
-    dropped = len(text) - len(head) - len(tail)
-    return f"{head}\n[... {dropped} characters left out ...]\n{tail}", dropped
-
-
 async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajectory]:
     """Make one trajectory. Returns its line of descent: the versions that rewinds cut back, then the final one.
 
@@ -283,7 +161,7 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
     seed = derive_seed(setup.seed, task.id, request.sample)
     first = Trajectory(f"{task.id}/{request.sample}", task, request.sample, seed)
     line = [first]
-    sessions = _Sessions(setup, first)
+    sessions = Sessions(setup.tools, setup.settings, first)
     started = time.perf_counter()
     doing = ["its prompt"]
     try:
@@ -305,7 +183,7 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
     return line
 
 
-async def _grow(line: list[Trajectory], sessions: _Sessions, setup: RolloutSetup, doing: list[str]) -> None:
+async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup, doing: list[str]) -> None:
     settings, tokenizer = setup.settings, setup.engine.tokenizer
     parser = CallParser(setup.tools.values())
     live = _Growing(line[-1], tokenizer)
@@ -362,7 +240,7 @@ async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: Rol
 
 
 async def _answer(
-    parsed: ParsedCall, dialect: ToolCallParser, live: _Growing, sessions: _Sessions, setup: RolloutSetup
+    parsed: ParsedCall, dialect: ToolCallParser, live: _Growing, sessions: Sessions, setup: RolloutSetup
 ) -> None:
     """Run the call and append what came of it."""
     done = live.trajectory.calls
@@ -400,7 +278,7 @@ async def _next_hint(trajectory: Trajectory, setup: RolloutSetup) -> Hint | None
 
 
 async def _insert(
-    hint: Hint, live: _Growing, line: list[Trajectory], sessions: _Sessions, setup: RolloutSetup, count: int
+    hint: Hint, live: _Growing, line: list[Trajectory], sessions: Sessions, setup: RolloutSetup, count: int
 ) -> _Growing:
     """Append the hint; where it reaches back, cut, and go on in a child. The parent stays as it was."""
     parent = live.trajectory

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import queue
 import shutil
 import tempfile
@@ -18,13 +19,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
+from cort_framework.errors import DeadlineExceeded
+from cort_framework.guard import blame
 from cort_framework.interfaces import Engine, OpenContext, Plugin
 from cort_framework.registry import Resolved
 from cort_framework.types import Weights
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)
+
+_log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -44,11 +48,15 @@ class Runtime:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None, what: str = "the runtime") -> T:
+    def call(
+        self, work: Coroutine[Any, Any, T], timeout: float | None = None, what: str = "the runtime"
+    ) -> T:
         """Run a coroutine on the loop and wait for it, from any other thread."""
         if threading.current_thread() is self._thread:
             work.close()
-            raise RuntimeError("Runtime.call from its own thread would wait for itself; await the coroutine instead")
+            raise RuntimeError(
+                "Runtime.call from its own thread would wait for itself; await the coroutine instead"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
@@ -110,9 +118,14 @@ class Runtime:
         """The engine, sampling from these weights; loaded only if it has others."""
         engine = self.plugin(resolved, Engine)
         key = _identity(resolved)
+
+        async def loading() -> None:
+            with blame("loading weights into engine", engine):
+                await engine.load_weights(weights)
+
         if self._weights.get(key) != weights:
             self._weights.pop(key, None)
-            self.call(engine.load_weights(weights), 3600, f"loading weights into engine '{engine.name}'")
+            self.call(loading(), 3600, f"loading weights into engine '{engine.name}'")
             self._weights[key] = weights
         return engine
 
@@ -120,12 +133,8 @@ class Runtime:
         """Open a plugin on the loop; it is closed with the runtime, the last one first."""
 
         async def opening() -> None:
-            try:
+            with blame("opening", plugin):
                 await plugin.open(self._context)
-            except CortError:
-                raise
-            except Exception as error:
-                raise PluginFault(f"opening '{plugin.name}'", plugin.distribution, error) from error
 
         self._opened.append(plugin)
         self.call(opening(), 600, f"opening '{plugin.name}' (from {plugin.distribution})")
@@ -135,8 +144,12 @@ class Runtime:
         """Close all plugins, end the loop and its thread, and remove the scratch folder."""
         while self._opened:
             plugin = self._opened.pop()
-            with contextlib.suppress(Exception):
+            try:
                 self.call(plugin.close(), 30, f"closing '{plugin.name}'")
+            except Exception as error:  # the others have to be closed all the same
+                _log.warning("closing '%s' (from %s) failed: %s", plugin.name, plugin.distribution, error)
+        with contextlib.suppress(Exception):
+            self.call(_wind_up(), 10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         if not self._thread.is_alive():
@@ -146,8 +159,21 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+
+async def _wind_up() -> None:
+    """End what is still at work on the loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
 
 
 def _identity(resolved: Resolved) -> Hashable:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cort_framework.errors import CortError, PluginFault
+from cort_framework.guard import blame, deadline, run_plugin
 from cort_framework.interfaces import Filter, RewardFunction
-from cort_framework.rollout import deadline, run_plugin
 from cort_framework.types import Group, Reward, Trajectory, Verdict
 
 
@@ -51,7 +51,8 @@ async def _verdicts(plugin: Filter, group: Group) -> Sequence[Verdict]:
     answer: Any = await run_plugin("filter", plugin, plugin.judge_group, group)
     if not isinstance(answer, Sequence) or len(answer) != len(group.trajectories):
         raise _nonsense("filter", plugin, f"one verdict a trajectory, not {answer!r}")
-    verdicts = [await v if inspect.isawaitable(v) else v for v in answer]
+    with blame("filter", plugin):
+        verdicts = [await v if inspect.isawaitable(v) else v for v in answer]
     for verdict in verdicts:
         if not isinstance(verdict, Verdict):
             raise _nonsense("filter", plugin, f"a Verdict, not {verdict!r}")
@@ -59,4 +60,6 @@ async def _verdicts(plugin: Filter, group: Group) -> Sequence[Verdict]:
 
 
 def _nonsense(kind: str, plugin: Any, expected: str) -> PluginFault:
-    return PluginFault(f"{kind} '{plugin.name}'", plugin.distribution, TypeError(f"it has to give {expected}"))
+    return PluginFault(
+        f"{kind} '{plugin.name}'", plugin.distribution, TypeError(f"it has to give {expected}")
+    )

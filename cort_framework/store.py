@@ -14,6 +14,9 @@ from cort_framework.types import Trajectory
 Key = tuple[str, int]
 """Task id and sample."""
 
+_LONE_SURROGATES = "backslashreplace"
+"""UTF-8 has no place for one, which a model may well write as JSON; so escaped, it is JSON again."""
+
 
 def write_json(path: Path, data: Any) -> None:
     """Write atomically: a reader sees the old file or the new one, never half of one."""
@@ -22,7 +25,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", errors=_LONE_SURROGATES) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -31,10 +34,10 @@ def write_text(path: Path, text: str) -> None:
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """Every trajectory of a file, those that were rewound included. Raises ``CortError`` naming the line that is damaged."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield Trajectory.from_json(line)
+                yield Trajectory.from_json(line.decode())
             except (ValueError, KeyError, TypeError) as error:
                 raise CortError(
                     f"{path}, line {number} is no trajectory: {type(error).__name__}: {error}",
@@ -56,7 +59,7 @@ class TrajectoryLog:
             for trajectory in read_trajectories(path):
                 self._add(trajectory)
             self.lines = {key: line for key, line in self.lines.items() if line[-1].stop_reason != "rewound"}
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the log
+        self._file = open(path, "a", encoding="utf-8", errors=_LONE_SURROGATES)  # noqa: SIM115 - open as long as the log
 
     def _mend(self) -> None:
         with open(self.path, "rb+") as file:

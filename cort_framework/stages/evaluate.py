@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from pydantic import Field
 
+from cort_framework.errors import TaskError
 from cort_framework.evaluation import evaluate
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
@@ -31,11 +33,19 @@ class Evaluate(Stage):
     def run(self, run: Run) -> StageResult:
         config: Evaluate.Config = run.config
         sets = {name: run.tasks(name) for name in config.tasks}
+        ids = Counter(task.id for tasks in sets.values() for task in tasks)
+        if twice := [i for i, n in ids.items() if n > 1]:
+            raise TaskError(
+                f"two test sets of stage '{run.stage.name}' have a task with the id {twice[0]!r}",
+                "give each task an id of its own, or evaluate the sets in two stages",
+            )
         report = []
         with run.log() as log:
             for name, tasks in sets.items():
                 started = time.perf_counter()
-                requests = [RolloutRequest(task, sample) for task in tasks for sample in range(config.samples)]
+                requests = [
+                    RolloutRequest(task, sample) for task in tasks for sample in range(config.samples)
+                ]
                 job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
                 with run.reporter.progress(f"{config.system} on {name}", len(requests)) as progress:
                     trajectories = run.collect(log, job, progress)
@@ -48,7 +58,9 @@ class Evaluate(Stage):
                 )
                 report.append(record)
                 run.reporter.metrics(**{k: v for k, v in record.items() if isinstance(v, (int, float, str))})
-            log.finish((t.id, sample) for tasks in sets.values() for t in tasks for sample in range(config.samples))
+            log.finish(
+                (t.id, sample) for tasks in sets.values() for t in tasks for sample in range(config.samples)
+            )
         summary = {f"accuracy {r['test_set']}": r["accuracy"] for r in report}
         tokens = sum(r["tokens"] * r["tasks"] * r["samples_per_task"] for r in report)
         return StageResult(trajectories=log.path, report=report, summary={**summary, "tokens": round(tokens)})

@@ -43,7 +43,7 @@ class RejectionFineTuning(Stage):
         kept = [t for t in trajectories if t.kept and t.usable]
         if not kept:
             raise StageFailed(
-                f"stage '{run.stage.name}' kept none of {len(trajectories)} trajectories: {funnel_line(log)}",
+                f"stage '{run.stage.name}' kept none of {len(trajectories)} trajectories: {funnel_line(log, example=True)}",
                 f"`cort trace stats {run.folder.parent}` shows the funnel; loosen a filter or sample more",
             )
         run.reporter.note(f"kept {len(kept)} of {len(trajectories)}; dropped: {funnel_line(log)}")

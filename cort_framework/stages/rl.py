@@ -50,7 +50,7 @@ class ReinforcementLearning(Stage):
                 finals = [log.lines[(r.task.id, r.sample)][-1] for r in requests]
                 counts["trajectories"] += len(finals)
                 counts["tokens"] += sum(t.generated_tokens for t in finals)
-                run.check_errors(finals)
+                run.check_errors(log)
                 return finals
 
             checkpoint = run.train(tasks=run.tasks(config.tasks), rollout=rollout, load_weights=load_weights)

@@ -21,7 +21,11 @@ class SupervisedFineTuning(Stage):
     def run(self, run: Run) -> StageResult:
         trajectories = run.kept(run.config.data)
         if not trajectories:
-            raise StageFailed(f"stage '{run.stage.name}' has no trajectory to train on", "its data stages kept none")
+            raise StageFailed(
+                f"stage '{run.stage.name}' has no trajectory to train on", "its data stages kept none"
+            )
         checkpoint = run.train(trajectories)
         tokens = sum(len(t.ids) for t in trajectories)
-        return StageResult(checkpoint=checkpoint.path, summary={"samples": len(trajectories), "data tokens": tokens})
+        return StageResult(
+            checkpoint=checkpoint.path, summary={"samples": len(trajectories), "data tokens": tokens}
+        )

@@ -3,12 +3,15 @@ synthesis"), until enough have passed every filter."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
 from cort_framework.store import TrajectoryLog
+from cort_framework.types import Trajectory, Verdict
 
 
 class Synthesize(Stage):
@@ -43,7 +46,9 @@ class Synthesize(Stage):
                 for start in range(0, len(tasks), batch):
                     if len(kept) >= config.target:
                         break
-                    requests = [RolloutRequest(t, attempt) for t in tasks[start : start + batch] if t.id not in kept]
+                    requests = [
+                        RolloutRequest(t, attempt) for t in tasks[start : start + batch] if t.id not in kept
+                    ]
                     job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
                     trajectories = run.collect(log, job, progress)
                     run.judge(trajectories, config.filters)
@@ -53,11 +58,14 @@ class Synthesize(Stage):
                             continue
                         if len(kept) < config.target:
                             kept[trajectory.task.id] = attempt
-            self._drop_surplus(log, kept)
+            for task, sample in tried:
+                final = log.lines[task, sample][-1]
+                if final.kept and final.usable and kept.get(task) != sample:
+                    final.verdicts.append(Verdict(False, "the target was reached", filter="target"))
             log.finish(tried)
         if not kept:
             raise StageFailed(
-                f"stage '{run.stage.name}' kept none of {len(tried)} trajectories: {funnel_line(log)}",
+                f"stage '{run.stage.name}' kept none of {len(tried)} trajectories: {funnel_line(log, example=True)}",
                 f"`cort trace stats {run.folder.parent}` shows the funnel; loosen a filter or give it more tasks or attempts",
             )
         if len(kept) < config.target:
@@ -70,22 +78,19 @@ class Synthesize(Stage):
             summary={"kept": len(kept), "tried": len(tried), "rewinds in kept": rewinds, "tokens": tokens},
         )
 
-    @staticmethod
-    def _drop_surplus(log: TrajectoryLog, kept: dict[str, int]) -> None:
-        """Samples that passed after the target was reached stay on disk, with a verdict that says so."""
-        from cort_framework.types import Verdict
 
-        for (task, sample), line in log.lines.items():
-            if line[-1].kept and line[-1].usable and line[-1].verdicts and kept.get(task) != sample:
-                line[-1].verdicts.append(Verdict(False, "the target was reached", filter="target"))
+def funnel_line(log: TrajectoryLog, example: bool = False) -> str:
+    """Why the final trajectories of a log were dropped, most frequent first; with the first one's reason as example."""
+    verdicts = [_drop(line[-1]) for line in log.lines.values()]
+    dropped = [v for v in verdicts if v is not None]
+    counts = Counter(v.filter for v in dropped).most_common()
+    line = ", ".join(f"{n} by {name}" for name, n in counts) or "none"
+    if example and counts:
+        line += f" (the first: {next(v.reason for v in dropped if v.filter == counts[0][0])})"
+    return line
 
 
-def funnel_line(log: TrajectoryLog) -> str:
-    """Why the final trajectories of a log were dropped, most frequent first."""
-    reasons: dict[str, int] = {}
-    for line in log.lines.values():
-        final = line[-1]
-        name = next((v.filter for v in final.verdicts if not v.keep), "error" if final.error else "")
-        if name:
-            reasons[name] = reasons.get(name, 0) + 1
-    return ", ".join(f"{n} by {name}" for name, n in sorted(reasons.items(), key=lambda item: -item[1])) or "no reason given"
+def _drop(trajectory: Trajectory) -> Verdict | None:
+    if trajectory.error is not None:
+        return Verdict(False, trajectory.error, filter="error")
+    return next((v for v in trajectory.verdicts if not v.keep), None)
