@@ -21,10 +21,10 @@ _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 
 
 def stdout() -> Console:
-    """The console for data. Where there is no terminal a line is as long as it needs to be."""
+    """The console for data, and for people; plain text where there is no terminal."""
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
-        console.width = 200
+        console.width = 120
     return console
 
 
@@ -61,7 +61,7 @@ def header(trajectory: Trajectory) -> Text:
         )
     )
     if t.task.answer is not None:
-        lines.append(Text(f"answer: {visible(t.task.answer)}"))
+        lines.append(Text(f"expected: {visible(t.task.answer)}"))
     if t.parent is not None:
         lines.append(Text(f"cut from {t.parent}, of which it keeps {t.kept_tokens} tokens"))
     if t.rewards:
@@ -90,7 +90,7 @@ def header(trajectory: Trajectory) -> Text:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> Table:
     """A table whose first ``names`` columns are words and the others figures."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for position, column in enumerate(columns):
         shown.add_column(column, justify="left" if position < names else "right", no_wrap=position >= names)
     for row in rows:
@@ -111,16 +111,16 @@ RESULT_COLUMNS = (
     "test set",
     "accuracy",
     "tokens",
-    "tokens / correct",
+    "per\ncorrect",
     "calls",
-    "with code",
-    "calculation",
+    "code\nshare",
+    "calc.\nshare",
 )
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """The records of ``results.json``: accuracy with half the width of its 95 % interval, mean response tokens, tokens
-    generated a right answer, calls, and the shares of trajectories with code and of calls that calculate."""
+    generated per right answer, calls, and the shares of trajectories with code and of calls that calculate."""
     rows = []
     for r in results:
         low, high = r["accuracy_ci"]

@@ -29,6 +29,7 @@ from cort_framework.store import read_trajectories
 from cort_framework.types import Author, Outcome, Trajectory, Weights
 
 FILE = "trajectories.jsonl"
+WANTED = f"give a run's folder, a stage's folder or a {FILE}"
 
 
 @dataclass(frozen=True)
@@ -184,21 +185,23 @@ def find_traces(run: Path, stage: str | None = None, system: str | None = None) 
     Raises ``RequestError`` where there is none.
     """
     if run.is_file():
-        traces = [Trace(run.parent.name, run)]
+        try:
+            next(read_trajectories(run), None)
+        except (CortError, UnicodeDecodeError) as error:
+            raise RequestError(f"{run} is no file of trajectories", WANTED) from error
+        file = run.resolve()
+        traces = _planned(file.parent.parent, {file.parent.name: file})
     elif (run / FILE).is_file():
-        traces = _planned(run.parent, {run.name: run / FILE})
+        folder = run.resolve()
+        traces = _planned(folder.parent, {folder.name: folder / FILE})
     elif run.is_dir():
         traces = _planned(
             run, {p.parent.name: p for p in sorted(run.glob(f"*/{FILE}")) if "~" not in p.parent.name}
         )
     else:
-        raise RequestError(
-            f"there is no {run}", "give a run's folder, a stage's folder or a trajectories.jsonl"
-        )
+        raise RequestError(f"there is no {run}", WANTED)
     if not traces:
-        raise RequestError(
-            f"{run} holds no trajectories", "give a run's folder, a stage's folder or a trajectories.jsonl"
-        )
+        raise RequestError(f"{run} holds no trajectories", WANTED)
     chosen = [t for t in traces if stage in (None, t.stage) and system in (None, t.system)]
     if not chosen:
         stages = ", ".join(f"{t.stage} ({t.system})" if t.system else t.stage for t in traces)

@@ -87,7 +87,10 @@ def write(prompt: str, response: str) -> str:
         return says(f"By hand \x1b[31mit is about {wrong}.</think>\\boxed{{{wrong}}}")(prompt, response)
     outputs = re.findall(r"```output\n(.*?)\n```", response, re.DOTALL)
     result = outputs[-1] if outputs else None
-    model = says(f"I compute.\n```calc\n{factor} * 7\n```\n", f"So it is {result}.</think>The answer is \\boxed{{{result}}}.")
+    model = says(
+        f"I compute.\n```calc\n{factor} * 7\n```\n",
+        f"So it is {result}.</think>The answer is \\boxed{{{result}}}.",
+    )
     return model(prompt, response.removeprefix(HINT))
 
 
@@ -183,13 +186,18 @@ def test_a_run_shows_a_trajectory_the_tables_the_checkpoint_and_the_next_command
     assert main(["run", "sums.toml"]) == 0
     out, err = capsys.readouterr()
     assert "So it is 70.</think>The answer is \\boxed{70}." in out
-    rows = {tuple(line.split()[:2]): line for line in out.splitlines() if line.startswith((" natural", " sft"))}
+    rows = {
+        tuple(line.split()[:2]): line for line in out.splitlines() if line.startswith((" natural", " sft"))
+    }
     assert list(rows) == [("natural", "easy"), ("natural", "hard"), ("sft", "easy")]
     assert "0.0 ± 0.0 %" in rows["natural", "easy"] and "100.0 ± 0.0 %" in rows["sft", "easy"]
     for stage in ("base", "collect", "tune", "tuned", "total"):
         assert re.search(rf"^ {stage} .*\d+\.\d", out, re.MULTILINE), stage
     assert f"checkpoint: {Path('runs/sums/tune/checkpoint')}" in out
-    assert "cort solve --model runs/sums/tune/checkpoint --recipe runs/sums/recipe.toml 'What is 10 times 7?'" in out
+    assert (
+        "cort solve --model runs/sums/tune/checkpoint --recipe runs/sums/recipe.toml 'What is 10 times 7?'"
+        in out
+    )
     assert "natural on easy 6/6" in err and "\x1b" not in out
     assert json.loads(Path("runs/sums/results.json").read_text())[0]["name"] == "natural"
 
@@ -241,7 +249,9 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(folder, capsys, argument
 
 
 def test_a_stage_whose_filters_keep_nothing_ends_with_1_and_the_funnel(folder, capsys):
-    Path("sums.toml").write_text(RECIPE.replace("start = 100", "start = 101").replace('tasks = "easy"', 'tasks = "odd"'))
+    Path("sums.toml").write_text(
+        RECIPE.replace("start = 100", "start = 101").replace('tasks = "easy"', 'tasks = "odd"')
+    )
     with open("sums.toml", "a") as file:
         file.write('\n[tasks.odd]\nsource = "sums"\nstart = 11\nsize = 1\n')
     assert main(["run", "sums.toml"]) == 1
@@ -250,7 +260,16 @@ def test_a_stage_whose_filters_keep_nothing_ends_with_1_and_the_funnel(folder, c
 
 
 def test_solve_shows_each_author_and_the_answer(folder, capsys):
-    arguments = ["solve", "--model", "model", "--recipe", "sums.toml", "--hints", "start", "What is 12 times 7?"]
+    arguments = [
+        "solve",
+        "--model",
+        "model",
+        "--recipe",
+        "sums.toml",
+        "--hints",
+        "start",
+        "What is 12 times 7?",
+    ]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "Let us compute. I compute.\n```calc\n12 * 7\n```\n```output\n84\n```\nSo it is 84." in out
@@ -264,7 +283,16 @@ def test_solve_streams_text_as_it_grows_and_shows_control_characters_harmless(fo
 
     real = Live.show
     monkeypatch.setattr(Live, "show", lambda self, t: (seen.append(len(t.ids)), real(self, t)))
-    arguments = ["solve", "--recipe", "sums.toml", "--tools", "none", "--prompt", "natural", "What is 9 times 7?"]
+    arguments = [
+        "solve",
+        "--recipe",
+        "sums.toml",
+        "--tools",
+        "none",
+        "--prompt",
+        "natural",
+        "What is 9 times 7?",
+    ]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "␛[31mit is about 64" in out
@@ -274,7 +302,11 @@ def test_solve_streams_text_as_it_grows_and_shows_control_characters_harmless(fo
 def test_solve_raw_shows_each_token_with_its_author_and_mask(folder, capsys):
     assert main(["solve", "--recipe", "sums.toml", "--raw", "What is 5 times 7?"]) == 0
     out = capsys.readouterr().out
-    tokens = [line.split() for line in out.splitlines() if re.search(r" (prompt|model|tool) +\d+ +\d+ +[01]\b", line)]
+    tokens = [
+        line.split()
+        for line in out.splitlines()
+        if re.search(r" (prompt|model|tool) +\d+ +\d+ +[01]\b", line)
+    ]
     authors = [next(w for w in words if w in ("prompt", "model", "tool")) for words in tokens]
     assert authors.index("prompt") < authors.index("model") < authors.index("tool")
 
@@ -283,7 +315,12 @@ def test_eval_measures_a_model_on_the_recipes_task_sets(folder, capsys):
     arguments = ["eval", "--model", "model", "--recipe", "sums.toml", "--tasks", "hard", "--samples", "2"]
     assert main([*arguments, "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
-    assert (record["test_set"], record["tasks"], record["samples_per_task"], record["accuracy"]) == ("hard", 3, 2, 1.0)
+    assert (record["test_set"], record["tasks"], record["samples_per_task"], record["accuracy"]) == (
+        "hard",
+        3,
+        2,
+        1.0,
+    )
     assert main(arguments) == 0
     assert "100.0 ± 0.0 %" in capsys.readouterr().out
 
@@ -296,8 +333,9 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
     script.write_text(
         textwrap.dedent(
             f"""
-            import asyncio, sys
+            import asyncio, signal, sys
             from pathlib import Path
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background had it ignored
             sys.path.insert(0, {str(Path(__file__).parent)!r})
             import cort_framework as cort
             import test_cli_run as here
@@ -317,7 +355,9 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
         )
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+    )
     collected = tmp_path / "runs" / "sums" / "base" / "trajectories.jsonl"
     while not collected.exists() or collected.read_text().count("\n") < 5:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -327,6 +367,8 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
     assert process.returncode == 130 and "the same command goes on from there" in err
     before = collected.read_text().splitlines()
     (tmp_path / "go").touch()
-    again = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    again = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
     assert again.returncode == 0, again.stderr
     assert set(before) <= set(collected.read_text().splitlines())
