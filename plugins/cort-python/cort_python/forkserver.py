@@ -10,7 +10,6 @@ have started, removes the folder and exits.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
@@ -24,14 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def prctl(option: int, value: int) -> None:
-    """prctl(2)."""
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl failed")
+from cort_python.limits import become_subreaper, die_with_parent
 
 
 class ForkServer:
@@ -100,7 +92,7 @@ class ForkServer:
         """The forked process: become a kernel, and never return."""
         status = 1
         try:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent(signal.SIGKILL)
             if os.getppid() == 1:
                 os._exit(1)
             signal.set_wakeup_fd(-1)
@@ -164,8 +156,8 @@ def main() -> None:
     channel.set_inheritable(False)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who then closes the socket
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    die_with_parent(signal.SIGTERM)
+    become_subreaper()
     server = None
     try:
         server = ForkServer(channel, options["folder"], options["preload"])

@@ -22,7 +22,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -48,6 +47,7 @@ from traitlets.config import Config  # noqa: E402
 from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
 
 from cort_python.folders import KERNEL_OPTIONS  # noqa: E402
+from cort_python.limits import limit_memory  # noqa: E402
 from cort_python.transcript import Transcript, scrub  # noqa: E402
 
 MAX_DISPLAY = 1_000_000
@@ -370,19 +370,6 @@ def seed(value: int) -> None:
     random.seed(value)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(value % 2**32)
-
-
-def limit_memory(megabytes: int | None) -> None:
-    """Let this process take that much address space beyond what it has, and leave no core files. Linux."""
-    if not sys.platform.startswith("linux"):
-        return
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if megabytes is not None:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = used + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 # --- a cold kernel ------------------------------------------------------------------------------------------------

@@ -127,9 +127,11 @@ def test_equal_sessions_show_equal_text_and_random_numbers_follow_the_seed(tmp_p
     code = "import random, numpy\nprint(random.random(), numpy.random.rand(), object(), {'a', 'b', 'c'})"
 
     async def run(trajectory: str, seed: int) -> str:
-        async with opened(tmp_path, preload=["numpy"]) as tool:
-            async with tool.session(TASK, trajectory_id=trajectory, seed=seed) as session:
-                return (await session.call(ToolCall("python", code))).text
+        async with (
+            opened(tmp_path, preload=["numpy"]) as tool,
+            tool.session(TASK, trajectory_id=trajectory, seed=seed) as session,
+        ):
+            return (await session.call(ToolCall("python", code))).text
 
     first, again, other, reseeded = [asyncio.run(run(*x)) for x in (("a", 0), ("a", 0), ("b", 0), ("a", 1))]
     assert first == again

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cort_python.processes import ForkBackend
 from python_sessions import TASK, descendants, opened, wait_until_gone
 
 from cort_framework import InfrastructureError, Outcome, ToolCall, ToolResult
-from cort_python.processes import ForkBackend
 
 Cells = Callable[..., list[ToolResult]]
 
@@ -46,18 +46,16 @@ def test_code_that_ends_its_own_process_is_told_so_and_goes_on_in_a_fresh_one(ce
 
 def test_two_sessions_at_once_share_nothing(tmp_path: Path) -> None:
     async def run() -> list[str]:
-        async with opened(tmp_path) as tool:
-            async with (
-                tool.session(TASK, trajectory_id="a", seed=0) as a,
-                tool.session(TASK, trajectory_id="b", seed=0) as b,
-            ):
-                code = "x = '{}'\nopen('file', 'w').write(x)\nimport time; time.sleep(0.1)"
-                await asyncio.gather(
-                    *(s.call(ToolCall("python", code.format(n))) for s, n in ((a, "a"), (b, "b")))
-                )
-                return [
-                    (await s.call(ToolCall("python", "print(x, open('file').read())"))).text for s in (a, b)
-                ]
+        async with (
+            opened(tmp_path) as tool,
+            tool.session(TASK, trajectory_id="a", seed=0) as a,
+            tool.session(TASK, trajectory_id="b", seed=0) as b,
+        ):
+            code = "x = '{}'\nopen('file', 'w').write(x)\nimport time; time.sleep(0.1)"
+            await asyncio.gather(
+                *(s.call(ToolCall("python", code.format(n))) for s, n in ((a, "a"), (b, "b")))
+            )
+            return [(await s.call(ToolCall("python", "print(x, open('file').read())"))).text for s in (a, b)]
 
     assert asyncio.run(run()) == ["a a", "b b"]
 

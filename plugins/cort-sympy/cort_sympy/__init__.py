@@ -1,0 +1,12 @@
+"""Tool ``sympy``: exact mathematics by name, and what it preloads into the Python kernel."""
+
+from __future__ import annotations
+
+from cort_framework import Tool, hookimpl
+
+
+@hookimpl
+def cort_tools() -> list[type[Tool]]:
+    from cort_sympy.tool import SympyTool
+
+    return [SympyTool]

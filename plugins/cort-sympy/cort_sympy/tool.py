@@ -1,0 +1,15 @@
+"""Tool ``sympy``."""
+
+from __future__ import annotations
+
+from cort_python.operations import OperationTool
+
+
+class SympyTool(OperationTool):
+    """SymPy's operations, one call a line: ``solve(x**2 - 2, x)``. Expressions are read without running any code."""
+
+    name = "sympy"
+    language = "sympy"
+    description = "Exact mathematics: algebra, calculus, number theory and matrices."
+    preload = ("cort_sympy.warm",)
+    operations = "cort_sympy.operations:operations"

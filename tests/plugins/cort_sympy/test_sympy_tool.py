@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cort_python.tool import PythonTool
+from cort_sympy.expressions import read
+from cort_sympy.operations import operations
+from cort_sympy.tool import SympyTool
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
+
+
+def ask(tmp_path: Path, *calls: str | dict[str, object], **config: object) -> list[ToolResult]:
+    """The results of calls in one session of the real tool; a string is a fence, a dictionary a native call."""
+
+    async def run() -> list[ToolResult]:
+        tool = SympyTool(SympyTool.Config(**config))
+        await tool.open(OpenContext(scratch=tmp_path))
+        try:
+            async with tool.session(Task("t", "p"), trajectory_id="a", seed=0) as session:
+                made = [
+                    ToolCall("sympy", c) if isinstance(c, str) else ToolCall("sympy", arguments=c)
+                    for c in calls
+                ]
+                return [await session.call(call) for call in made]
+        finally:
+            await tool.close()
+
+    return asyncio.run(run())
+
+
+def answer(code: str) -> tuple[str, str | None]:
+    """The same in this process, for what needs no limit."""
+    result = operations.answer({"code": code, "output_limit": 800})
+    return result["text"], result["error"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("solve(x**2 - 2, x)", "[-sqrt(2), sqrt(2)]"),
+        ("solve(x^2 == 4)", "[-2, 2]"),
+        ("solve([x + y - 3, x - y == 1], [x, y])", "[{x: 2, y: 1}]"),
+        ("simplify(sin(x)**2 + cos(x)**2)", "1"),
+        ("expand((x + 1)^3)", "x**3 + 3*x**2 + 3*x + 1"),
+        ("factor(x**4 - 1)", "(x - 1)*(x + 1)*(x**2 + 1)"),
+        ("apart(1/(x*(x + 1)))", "-1/(x + 1) + 1/x"),
+        ("subs(x**2 + y, x, 3)", "y + 9"),
+        ("is_equal((x + 1)**2, x**2 + 2*x + 1)", "True"),
+        ("diff(x**3, x, 2)", "6*x"),
+        ("differentiate(x**3, x)", "3*x**2"),
+        ("integrate(sin(x)**2, x, 0, pi)", "pi/2"),
+        ("integrate(1/x, x)", "log(x)"),
+        ("limit((1 + 1/n)**n, n, oo)", "E"),
+        ("series(exp(x), x, 0, 3)", "1 + x + x**2/2 + O(x**3)"),
+        ("summation(1/k**2, k, 1, oo)", "pi**2/6"),
+        ("product(k, k, 1, 10)", "3628800"),
+        ("evaluate(0.5 + 1/3)", "5/6"),
+        ("evaluate(binomial(50, 25))", "126410606437752"),
+        ("N(pi, digits=30)", "3.14159265358979323846264338328"),
+        ("factorint(360)", "{2: 3, 3: 2, 5: 1}"),
+        ("isprime(2**61 - 1)", "True"),
+        ("nextprime(100)", "101"),
+        ("divisors(28)", "[1, 2, 4, 7, 14, 28]"),
+        ("totient(36)", "12"),
+        ("gcd(12, 18, 30)", "6"),
+        ("lcm(4, 6)", "12"),
+        ("mod_power(3, 1000, 7)", "4"),
+        ("mod_inverse(3, 11)", "4"),
+        ("crt([3, 5, 7], [2, 3, 2])", "(23, 105)"),
+        ("det([[1, 2], [3, 4]])", "-2"),
+        ("inverse([[1, 2], [3, 4]])", "[[-2, 1], [3/2, -1/2]]"),
+        ("eigenvalues([[2, 0], [0, 3]])", "{2: 1, 3: 1}"),
+        ("rank([[1, 2], [2, 4]])", "1"),
+        ("rref([[1, 2], [3, 4]])", "[[1, 0], [0, 1]]"),
+        ("matrix_power([[1, 1], [1, 0]], 30)", "[[1346269, 832040], [832040, 514229]]"),
+        ("gcd(12, 18)\nisprime(7)", "6\nTrue"),
+        ('{"operation": "factorint", "n": 91}', "{7: 1, 13: 1}"),
+    ],
+)
+def test_operations_give_what_sympy_gives(code: str, text: str) -> None:
+    assert answer(code) == (text, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("integrat(x, x)", "there is no operation 'integrat'; did you mean integrate?"),
+        ("integrate(x)", "integrate: variable: Field required"),
+        ("integrate(x, 3)", "integrate: variable: a variable is expected, not 3"),
+        ("factor(x, foo=3)", "factor: got an unexpected keyword argument 'foo'"),
+        ("factor(x, 1, 2)", "factor: too many positional arguments"),
+        ("isprime(1/2)", "isprime: n: a whole number is expected, not 1/2"),
+        ("det([1, [2]])", "det: matrix: a matrix is expected as [[1, 2], [3, 4]], not [1, [2]]"),
+        ("inverse([[1, 2], [2, 4]])", "NonInvertibleMatrixError: Matrix det == 0; not invertible."),
+        ("x = 3", "line 1: write operation(argument, …), one call a line"),
+        ("", "there is no call"),
+        (
+            "{broken",
+            "this is no JSON object: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        ('{"n": 3}', 'the arguments must be an object with the key "operation"'),
+        (
+            '{"operation": "isprime", "m": "3"}',
+            "isprime: n: Field required; m: Extra inputs are not permitted",
+        ),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong(code: str, error: str) -> None:
+    assert answer(code)[1] == error
+    assert answer(code)[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('id')",
+        "x.__class__",
+        "open(1)",
+        "eval(1)",
+        "(lambda: 1)()",
+        "[y for y in x]",
+        "x[0]",
+        "f'{x}'",
+        "sympify(1)",
+        "x := 3",
+        "sin(x, evaluate=False)",
+    ],
+)
+def test_an_expression_runs_no_code(text: str) -> None:
+    with pytest.raises(ValueError):
+        read(text)
+
+
+LEAVES = st.one_of(st.integers(0, 9).map(str), st.sampled_from("xyz"))
+EXPRESSIONS = st.recursive(
+    LEAVES,
+    lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+)
+
+
+@given(EXPRESSIONS)
+@settings(max_examples=60, deadline=None)
+def test_expressions_are_read_as_sympys_own_parser_reads_them(text: str) -> None:
+    from sympy import parse_expr
+
+    assert read(text) == parse_expr(text)
+
+
+def test_a_call_that_takes_too_long_ends_its_worker_and_the_next_one_has_another(tmp_path: Path) -> None:
+    long, after, native, bad = ask(
+        tmp_path,
+        "evaluate(10**10**10)",
+        "gcd(12, 18)",
+        {"operation": "diff", "expression": "x**3", "variable": "x"},
+        {"operation": "isprime", "n": [1]},
+        timeout_s=1,
+        workers=1,
+    )
+    assert (long.outcome, long.text) == (Outcome.TIMEOUT, "[no result within 1 s]")
+    assert (after.outcome, after.text) == (Outcome.OK, "6")
+    assert (native.outcome, native.text) == (Outcome.OK, "3*x**2")
+    assert bad.outcome is Outcome.PROGRAM_ERROR
+
+
+def test_long_results_keep_both_ends(tmp_path: Path) -> None:
+    (long,) = ask(tmp_path, "evaluate(2**20000)")
+    assert long.outcome is Outcome.OK and long.dropped_characters == 5221
+
+
+def test_the_native_schema_names_every_operation_and_is_json() -> None:
+    schema = json.loads(json.dumps(SympyTool.parameters))
+    by_name = {entry["properties"]["operation"]["const"]: entry for entry in schema["anyOf"]}
+    assert by_name["integrate"]["required"] == ["operation", "expression", "variable"]
+    assert len(by_name) > 30
+
+
+def test_listing_the_tool_imports_no_sympy() -> None:
+    code = "import sys, cort_sympy; cort_sympy.cort_tools(); print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_beside_the_python_tool_sympy_is_there_before_a_session_starts(tmp_path: Path) -> None:
+    async def run() -> ToolResult:
+        tool = PythonTool()
+        await tool.open(OpenContext(scratch=tmp_path, preload=SympyTool.preload))
+        try:
+            async with tool.session(Task("t", "p"), trajectory_id="a", seed=0) as session:
+                return await session.call(
+                    ToolCall("python", "import sys\nprint('sympy' in sys.modules)\nimport sympy")
+                )
+        finally:
+            await tool.close()
+
+    assert asyncio.run(run()).text == "True"
