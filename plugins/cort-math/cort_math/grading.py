@@ -79,8 +79,8 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):  # a dead worker is found out at its missing reply
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-        # The worker ends itself at its limit; the margin is for one that cannot even do that.
-        return self._receive(2 * self._seconds + 5).get("value")
+        # The worker ends itself at its limit, which is on processor time; this one is for a worker that hangs.
+        return self._receive(10 * self._seconds + 30).get("value")
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         stdout = self._process.stdout
@@ -91,7 +91,7 @@ class _Worker:
         line = stdout.readline() if answered else b""
         if not line:
             code = self.close()
-            if not answered or code == -signal.SIGALRM:
+            if not answered or code == -signal.SIGPROF:
                 raise GradingError(f"the comparison did not end within {self._seconds:g} s and was killed")
             raise GradingError(f"the grading process ended unexpectedly (exit code {code})")
         reply: dict[str, Any] = json.loads(line)

@@ -23,7 +23,7 @@ class AnswerReward(RewardFunction):
 
     class Config(PluginConfig):
         timeout_s: PositiveFloat = 5.0
-        """Seconds for one comparison, after which its process is killed."""
+        """Seconds of processor time for one comparison, after which its process is killed."""
         workers: PositiveInt = 1
         """Comparisons at the same time, each in a process of about 100 MB. None is started for plain numbers."""
 

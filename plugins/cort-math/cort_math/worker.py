@@ -1,8 +1,10 @@
 """The grading process: reads requests as JSON lines, compares answers with Math-Verify, writes JSON lines.
 
 Computer algebra can run away in time or memory on an innocent-looking input, out of reach of any Python exception. So it
-happens here, under a timer whose expiry kills the process (the kernel delivers it even while one long integer operation
-holds the interpreter) and a limit on memory. Started as ``python -m cort_math.worker SECONDS``; ends when its input does.
+happens here, under a timer on processor time (a busy machine must not change a score) whose expiry kills the process, even
+while one long integer operation holds the interpreter, and under a limit on memory.
+
+Started as ``python -m cort_math.worker SECONDS``; ends when its input does.
 """
 
 from __future__ import annotations
@@ -62,14 +64,14 @@ def main(seconds: float) -> None:
     except Exception as error:
         return reply(error=f"Math-Verify cannot be loaded: {type(error).__name__}: {error}")
     reply(ready=True)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             values = comparison.answer(json.loads(line))
         except Exception as error:
             values = {"error": f"{type(error).__name__}: {error}"}
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         reply(**values)
 
 

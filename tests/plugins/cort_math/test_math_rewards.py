@@ -1,0 +1,212 @@
+"""What is right, and what a failure of the comparison costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from math_samples import answered, with_calls
+from pydantic import ValidationError
+
+from cort_framework import Outcome, Task, Trajectory, Turn
+from cort_math.grading import Grader, GradingError, quick
+from cort_math.rewards import AnswerReward, CodeSuccessReward, LengthReward
+
+
+def scores(*trajectories: Trajectory, timeout_s: float = 20.0) -> list[float | None]:
+    async def run() -> list[float | None]:
+        reward = AnswerReward(AnswerReward.Config(timeout_s=timeout_s))
+        try:
+            return [await reward.score(trajectory) for trajectory in trajectories]
+        finally:
+            await reward.close()
+
+    return asyncio.run(run())
+
+
+def with_grader(work: Callable[[Grader], Awaitable[None]], workers: int = 1, timeout_s: float = 20.0) -> None:
+    async def run() -> None:
+        grader = Grader(workers, timeout_s)
+        try:
+            await work(grader)
+        finally:
+            grader.close()
+
+    asyncio.run(run())
+
+
+SAME = [
+    ("42", "42"),
+    ("42", "042"),
+    ("27.0", "27"),
+    ("1,000", "1000"),
+    ("1000", "1{,}000"),
+    ("\\frac{1}{2}", "0.5"),
+    ("\\dfrac{14}{3}", "14/3"),
+    ("x^2+1", "1 + x^{2}"),
+    ("(3, \\frac{\\pi}{2})", "\\left(3, \\tfrac{\\pi}{2}\\right)"),
+    ("\\text{Evelyn}", "Evelyn"),
+    ("45", "45^\\circ"),
+    ("10", "10\\text{ cm}"),
+    ("\\{1,2,3\\}", "\\{3, 2, 1\\}"),
+    ("2\\sqrt{3}", "\\sqrt{12}"),
+]
+DIFFERENT = [("42", "43"), ("1/2", "0.51"), ("x+1", "x-1"), ("[1,2]", "(1,2)"), ("\\sqrt{2}", "2"), ("7", "\\text{none}")]
+
+
+def test_answers_that_mean_the_same_are_right_and_others_are_wrong() -> None:
+    pairs = SAME + DIFFERENT
+    got = scores(*(answered(f"The answer is \\boxed{{{given}}}.", gold) for gold, given in pairs))
+    assert dict(zip(pairs, got, strict=True)) == {pair: float(pair in SAME) for pair in pairs}
+
+
+def test_only_the_models_own_last_box_after_the_thinking_counts() -> None:
+    printed = answered("The program printed it.", "5")
+    printed.turns.append(Turn("tool", (1,), "\\boxed{5}"))
+    assert scores(
+        answered("First \\boxed{4}, no: \\boxed{5}.", "5"),
+        answered("First \\boxed{5}, no: \\boxed{4}.", "5"),
+        answered("I do not know.", "5", thinking="It is \\boxed{5}."),
+        answered("It is 5.", "5"),
+        answered("It is \\boxed{}.", "5"),
+        answered("It is \\boxed{\\boxed{5}}.", "5"),
+        printed,
+    ) == [1, 0, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("stop", ["length", "deadline", "tool_limit", "error", None])
+def test_a_trajectory_that_did_not_come_to_its_end_scores_nothing(stop: str | None) -> None:
+    assert scores(replace(answered("\\boxed{5}", "5"), stop_reason=stop)) == [0]
+
+
+def test_unfinished_thinking_scores_nothing_whatever_stands_in_it() -> None:
+    turns = [Turn("prompt", (1,), "P<think>\n"), Turn("model", (2,), "It must be \\boxed{5}.")]
+    assert scores(Trajectory("t/0", Task("t", "P", "5"), turns=turns, stop_reason="eos")) == [0]
+
+
+def test_a_task_without_an_answer_is_not_scored() -> None:
+    assert scores(answered("\\boxed{5}", None)) == [None]
+
+
+def test_a_comparison_that_runs_away_is_killed_costs_one_sample_and_says_so() -> None:
+    async def work(grader: Grader) -> None:
+        with pytest.raises(GradingError, match=r"did not end within 1 s and was killed"):
+            await grader.correct("\\sqrt{2}", "9^{9^{9^{9}}}")
+        assert await grader.correct("\\frac{1}{2}", "2/4")
+
+    with_grader(work, timeout_s=1.0)
+
+
+def test_a_worker_that_was_killed_from_outside_is_replaced() -> None:
+    async def work(grader: Grader) -> None:
+        assert await grader.correct("\\frac{1}{2}", "2/4")
+        os.kill(grader._idle[0]._process.pid, signal.SIGKILL)
+        grader._idle[0]._process.wait()
+        assert await grader.correct("\\frac{1}{2}", "2/4")
+
+    with_grader(work)
+
+
+def test_several_comparisons_run_at_the_same_time_each_with_its_own_worker() -> None:
+    async def work(grader: Grader) -> None:
+        pairs = [("\\frac{1}{2}", f"{n}/{2 * n}") for n in range(1, 9)] + [("\\frac{1}{2}", f"{n}/7") for n in range(1, 9)]
+        results = await asyncio.gather(*(grader.correct(*pair) for pair in pairs))
+        assert results == [True] * 8 + [False] * 8
+        assert len(grader._idle) == 2
+
+    with_grader(work, workers=2)
+
+
+def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from cort_math.grading import Grader\n"
+        "import time\n"
+        "grader = Grader(timeout_s=2)\n"
+        "grader.readable('x+1')\n"
+        "print(grader._idle[0]._process.pid, flush=True)\n"
+        "try:\n    grader._ask({'gold': '1', 'answer': '9^{9^{9^{9}}}'})\n"
+        "finally:\n    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    give_up = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    """A zombie that nobody has waited for does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(-(10**30), 10**30))
+def test_plain_integers_are_decided_without_computer_algebra(a: int, b: int) -> None:
+    assert quick(str(a), f"{b:,}") is (a == b)
+    assert quick(str(a), f" ${a}.0$ ") is True
+
+
+def test_plain_numbers_start_no_worker() -> None:
+    async def work(grader: Grader) -> None:
+        assert all([await grader.correct(str(n), f"{n:,}") for n in range(0, 50_000, 7)])
+        assert grader._idle == []
+
+    with_grader(work)
+
+
+def code_score(trajectory: Trajectory, no_code: float = 0.0) -> float | None:
+    return asyncio.run(CodeSuccessReward(CodeSuccessReward.Config(no_code=no_code)).score(trajectory))
+
+
+def test_code_is_punished_only_where_every_call_failed() -> None:
+    assert code_score(with_calls(Outcome.OK)) == 0
+    assert code_score(with_calls(Outcome.PROGRAM_ERROR, Outcome.OK)) == 0
+    assert code_score(with_calls(Outcome.PROGRAM_ERROR)) == -1
+    assert code_score(with_calls(Outcome.TIMEOUT, Outcome.RESOURCE_LIMIT, Outcome.PROGRAM_ERROR)) == -1
+
+
+def test_a_trajectory_without_code_scores_what_the_recipe_says() -> None:
+    assert code_score(with_calls()) == 0
+    assert code_score(with_calls(), no_code=-1.0) == -1
+
+
+def test_a_failure_of_the_machinery_is_not_the_models() -> None:
+    assert code_score(with_calls(Outcome.INFRA_ERROR)) == 0
+    assert code_score(with_calls(Outcome.INFRA_ERROR, Outcome.PROGRAM_ERROR)) == -1
+
+
+def length_score(tokens: int) -> float | None:
+    return asyncio.run(LengthReward(LengthReward.Config(target=100, limit=300)).score(answered("x", "1", tokens=tokens)))
+
+
+def test_length_costs_nothing_up_to_the_target_and_everything_at_the_limit() -> None:
+    assert [length_score(n) for n in (1, 100, 150, 200, 300, 900)] == [0, 0, -0.25, -0.5, -1, -1]
+
+
+def test_interpreter_output_is_not_part_of_the_length() -> None:
+    trajectory = answered("x", "1", tokens=100)
+    trajectory.turns.append(Turn("tool", (1,) * 500, "out"))
+    assert asyncio.run(LengthReward(LengthReward.Config(target=100, limit=300)).score(trajectory)) == 0
+
+
+def test_a_length_limit_below_its_target_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"limit \(10\) must be above target \(20\)"):
+        LengthReward.Config(target=20, limit=10)
