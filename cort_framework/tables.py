@@ -143,6 +143,7 @@ def key_lines(text: str) -> dict[Key, int]:
                 if table in arrays and position < len(header) - 1:
                     table += (arrays[table],)
             if line.startswith("[["):
+                found.setdefault(table, start)
                 arrays[table] = arrays.get(table, -1) + 1
                 table += (arrays[table],)
             found.setdefault(table, start)
@@ -240,7 +241,10 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def dotted_key(key: Key) -> str:
-    return ".".join(p if isinstance(p, str) and re.fullmatch(r"[\w-]+", p) else json.dumps(p) for p in key)
+    return ".".join(
+        p if isinstance(p, str) and re.fullmatch(r"[A-Za-z0-9_-]+", p) else json.dumps(p, ensure_ascii=False)
+        for p in key
+    )
 
 
 def _real_place(data: Any, loc: tuple[int | str, ...], beyond: bool) -> Key:
