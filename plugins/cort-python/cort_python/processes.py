@@ -49,6 +49,9 @@ class Backend(ABC):
     async def start(self, seed: int) -> KernelProcess:
         """A kernel that is ready, or ``InfrastructureError``. Cancelled, it leaves nothing behind."""
 
+    async def warm(self) -> None:  # noqa: B027 - only where there is something to warm
+        """Wait until kernels can start quickly, or raise ``InfrastructureError``."""
+
     @abstractmethod
     async def close(self) -> None: ...
 
@@ -64,7 +67,6 @@ class ForkBackend(Backend):
         self._template = Template(preload)
 
     async def warm(self) -> None:
-        """Wait until the template can fork."""
         await asyncio.shield(asyncio.wrap_future(self._template.warm))
 
     async def start(self, seed: int) -> KernelProcess:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cort_python.client import CellReply, KernelClient
     from cort_python.processes import Backend, KernelProcess
 
+RESTARTED = "[the session has restarted since the last call; all variables are gone]"
 INTERRUPTED = "[the call was interrupted after {seconds:g} s; variables are kept]"
 KILLED = "[the call was ended after {seconds:g} s and the session restarted; all variables are gone]"
 DIED = "[the Python process ended ({how}) and the session restarted; all variables are gone]"
@@ -76,13 +78,14 @@ class PythonTool(Tool):
         preload = list(dict.fromkeys((*self.config.preload, *context.preload)))
         options = {"output_limit": self.config.output_limit, "memory_mb": self.config.memory_mb}
         self.zmq = new_context()
+        self.places = asyncio.Semaphore(self.config.max_kernels)
+        self.ending: set[asyncio.Task[None]] = set()
         self.backend: Backend
         if self.config.backend == "fork" or (self.config.backend == "auto" and can_fork()):
             self.backend = ForkBackend(preload, **options)
         else:
             self.backend = LocalBackend(preload, self.zmq, **options)
-        self.places = asyncio.Semaphore(self.config.max_kernels)
-        self.ending: set[asyncio.Task[None]] = set()
+        await self.backend.warm()
 
     async def close(self) -> None:
         if self.ending:
@@ -111,6 +114,8 @@ class PythonSession:
         self.client: KernelClient | None = None
         self.ending: list[asyncio.Task[None]] = []
         """The ends of this session's kernels that are under way."""
+        self.lost = False
+        """Variables are gone and the model has not been told: a call was cancelled, or the machinery failed."""
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one cell. Raises ``InfrastructureError`` where no kernel can be had. Cancelled, it ends the kernel."""
@@ -118,14 +123,19 @@ class PythonSession:
         if not isinstance(code, str):
             text = 'the arguments of "python" must be {"code": "…"} with the code as a string'
             return ToolResult(Outcome.PROGRAM_ERROR, text, error="bad arguments")
-        started = time.monotonic()
         try:
             if self.process is None:
                 await self._start()
-            return await self._run(code, started)
+            result = await self._run(code)
         except BaseException:
+            self.lost = self.lost or self.process is not None
             self.end()
             raise
+        if self.lost:
+            self.lost = False
+            text = f"{RESTARTED}\n{result.text}" if result.text else RESTARTED
+            result = replace(result, text=text, restarted=True)
+        return result
 
     async def _start(self) -> None:
         from cort_python.client import KernelClient
@@ -146,7 +156,7 @@ class PythonSession:
             ) from None
         self.client = KernelClient(self.tool.zmq, self.process.connection)
 
-    async def _run(self, code: str, started: float) -> ToolResult:
+    async def _run(self, code: str) -> ToolResult:
         """The ladder: wait for the reply, interrupt, wait a little, end. The kernel's own end is watched throughout."""
         assert self.process is not None and self.client is not None
         process, config = self.process, self.tool.config

@@ -18,8 +18,8 @@ TASK = Task("task", "prompt")
 @asynccontextmanager
 async def opened(scratch: Path, **config: object) -> AsyncIterator[PythonTool]:
     tool = PythonTool(PythonTool.Config(**config))
-    await tool.open(OpenContext(scratch=scratch))
     try:
+        await tool.open(OpenContext(scratch=scratch))
         yield tool
     finally:
         await tool.close()

@@ -80,7 +80,7 @@ def test_twenty_sessions_start_together_and_more_than_the_cap_wait_for_their_tur
 
 
 def test_a_cancelled_call_leaves_no_process_and_the_session_can_go_on(tmp_path: Path) -> None:
-    async def run() -> tuple[list[int], str]:
+    async def run() -> list[int]:
         async with opened(tmp_path) as tool, tool.session(TASK, trajectory_id="a", seed=0) as session:
             pid = int((await session.call(ToolCall("python", "import os; os.getpid()"))).text)
             for delay in (0.1, 0.0, 0.005, 0.02):  # in the call, before it, and while a new kernel starts
@@ -89,10 +89,12 @@ def test_a_cancelled_call_leaves_no_process_and_the_session_can_go_on(tmp_path: 
                 call.cancel()
                 await asyncio.wait([call])
             fresh = await session.call(ToolCall("python", "import os; os.getpid()"))
-            return [pid, int(fresh.text)], fresh.outcome
+            assert (fresh.outcome, fresh.restarted) == (Outcome.OK, True)
+            note, fresh_pid = fresh.text.splitlines()
+            assert "all variables are gone" in note
+            return [pid, int(fresh_pid)]
 
-    pids, outcome = asyncio.run(run())
-    assert outcome is Outcome.OK
+    pids = asyncio.run(run())
     assert wait_until_gone(pids) == []
 
 
