@@ -70,7 +70,7 @@ def prose(trajectory: Trajectory) -> list[tuple[int, int]]:
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d{1,1000}(?:(?:,|\{,\})\d{3}){0,20}(?:\.\d{1,1000})?(?!\d)")
 _STATES = re.compile(
-    r"(?:=|≡|≈|:|\{|\b(?:is|are|be|equals?|gives?|giving|gets?|got|makes?|to|so|total|answer|result|exactly))\W{0,3}$"
+    r"(?:[=≡≈{]|\b(?:is|equals?|gives?|giving|gets?|got|makes?|so|total|answer|result|exactly))\W{0,3}$"
 )
 
 

@@ -26,4 +26,6 @@ def with_calls(*outcomes: Outcome) -> Trajectory:
 
 def scored(value: float | None, tokens: int = 10, sample: int = 0, error: str | None = None) -> Trajectory:
     trajectory = answered("\\boxed{1}", "1", tokens=tokens)
-    return replace(trajectory, id=f"t/{sample}", sample=sample, rewards={"answer": Reward(value, error=error)})
+    return replace(
+        trajectory, id=f"t/{sample}", sample=sample, rewards={"answer": Reward(value, error=error)}
+    )

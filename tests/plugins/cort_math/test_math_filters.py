@@ -29,7 +29,10 @@ def test_correct_keeps_what_the_reward_calls_right() -> None:
     judge = CorrectFilter()
     assert keeps(judge, scored(1.0))
     assert not keeps(judge, scored(0.0))
-    assert judge.judge(scored(None, error="the comparison ran away")).reason == "not scored: the comparison ran away"
+    assert (
+        judge.judge(scored(None, error="the comparison ran away")).reason
+        == "not scored: the comparison ran away"
+    )
 
 
 def test_correct_can_ask_another_reward_at_another_threshold() -> None:

@@ -61,7 +61,14 @@ SAME = [
     ("\\{1,2,3\\}", "\\{3, 2, 1\\}"),
     ("2\\sqrt{3}", "\\sqrt{12}"),
 ]
-DIFFERENT = [("42", "43"), ("1/2", "0.51"), ("x+1", "x-1"), ("[1,2]", "(1,2)"), ("\\sqrt{2}", "2"), ("7", "\\text{none}")]
+DIFFERENT = [
+    ("42", "43"),
+    ("1/2", "0.51"),
+    ("x+1", "x-1"),
+    ("[1,2]", "(1,2)"),
+    ("\\sqrt{2}", "2"),
+    ("7", "\\text{none}"),
+]
 
 
 def test_answers_that_mean_the_same_are_right_and_others_are_wrong() -> None:
@@ -119,7 +126,9 @@ def test_a_worker_that_was_killed_from_outside_is_replaced() -> None:
 
 def test_several_comparisons_run_at_the_same_time_each_with_its_own_worker() -> None:
     async def work(grader: Grader) -> None:
-        pairs = [("\\frac{1}{2}", f"{n}/{2 * n}") for n in range(1, 9)] + [("\\frac{1}{2}", f"{n}/7") for n in range(1, 9)]
+        pairs = [("\\frac{1}{2}", f"{n}/{2 * n}") for n in range(1, 9)] + [
+            ("\\frac{1}{2}", f"{n}/7") for n in range(1, 9)
+        ]
         results = await asyncio.gather(*(grader.correct(*pair) for pair in pairs))
         assert results == [True] * 8 + [False] * 8
         assert len(grader._idle) == 2
@@ -194,7 +203,9 @@ def test_a_failure_of_the_machinery_is_not_the_models() -> None:
 
 
 def length_score(tokens: int) -> float | None:
-    return asyncio.run(LengthReward(LengthReward.Config(target=100, limit=300)).score(answered("x", "1", tokens=tokens)))
+    return asyncio.run(
+        LengthReward(LengthReward.Config(target=100, limit=300)).score(answered("x", "1", tokens=tokens))
+    )
 
 
 def test_length_costs_nothing_up_to_the_target_and_everything_at_the_limit() -> None:

@@ -23,7 +23,9 @@ GOOD = [
 
 def written(folder: Path, *rows: Any) -> Path:
     path = folder / "tasks.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n", "utf-8")
+    path.write_text(
+        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n", "utf-8"
+    )
     return path
 
 
@@ -33,7 +35,12 @@ def jsonl(path: Path, **settings: Any) -> JsonlSource:
 
 def test_a_file_gives_its_tasks_in_order_with_other_fields_as_metadata(tmp_path: Path) -> None:
     tasks = list(jsonl(written(tmp_path, *GOOD)).tasks())
-    assert [(t.id, t.answer) for t in tasks] == [("a", "2"), ("b", "\\frac{1}{2}"), ("c", "\\sqrt{2}"), ("d", "5")]
+    assert [(t.id, t.answer) for t in tasks] == [
+        ("a", "2"),
+        ("b", "\\frac{1}{2}"),
+        ("c", "\\sqrt{2}"),
+        ("d", "5"),
+    ]
     assert tasks[0].metadata == {"level": 3}
     assert [t.id for t in jsonl(written(tmp_path, *GOOD), limit=2).tasks()] == ["a", "b"]
 
@@ -53,7 +60,10 @@ def test_fields_may_have_other_names_and_ids_may_be_missing(tmp_path: Path) -> N
         ({"id": "x", "prompt": "p"}, r"line 2: there is no answer in the field 'answer'"),
         ({"id": "x", "prompt": "p", "answer": " "}, r"line 2: there is no answer in the field 'answer'"),
         ({"id": "a", "prompt": "p", "answer": "1"}, r"line 2: the id 'a' was already used at .*line 1"),
-        ({"id": "x", "prompt": "p", "answer": "\\frac{"}, r"line 2: the answer '\\\\frac\{' cannot be graded"),
+        (
+            {"id": "x", "prompt": "p", "answer": "\\frac{"},
+            r"line 2: the answer '\\\\frac\{' cannot be graded",
+        ),
         ({"id": "x", "prompt": "p", "answer": "???"}, r"line 2: the answer '\?\?\?' cannot be graded"),
     ],
 )
@@ -87,7 +97,12 @@ def test_a_hugging_face_data_set_gives_its_tasks(tmp_path: Path) -> None:
     folder = tmp_path / "little"
     folder.mkdir()
     datasets.Dataset.from_dict(rows).to_parquet(folder / "test.parquet")
-    settings: dict[str, Any] = {"dataset": str(folder), "split": "test", "prompt": "question", "answer": "gold"}
+    settings: dict[str, Any] = {
+        "dataset": str(folder),
+        "split": "test",
+        "prompt": "question",
+        "answer": "gold",
+    }
     tasks = list(HuggingFaceSource(HuggingFaceSource.Config(**settings)).tasks())
     assert [(t.id, t.prompt, t.answer) for t in tasks] == [
         ("little-test-0", "1+1?", "2"),
