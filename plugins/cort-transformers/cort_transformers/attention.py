@@ -84,7 +84,9 @@ class Slots:
         """Put ``[tokens, kv heads, head dim]`` in their places; the layer's whole store comes back."""
         if self.store is None:
             # zeros, not empty: a masked key has weight zero, and zero times what was never written may be no number
-            self.store = key.new_zeros(self.layers, 2, self.count + 1, key.shape[1], self.length, key.shape[2])
+            self.store = key.new_zeros(
+                self.layers, 2, self.count + 1, key.shape[1], self.length, key.shape[2]
+            )
         keys, values = self.store[layer, 0], self.store[layer, 1]
         positions = batch.positions[:, 0]
         keys[batch.slots, :, positions] = key
@@ -154,7 +156,12 @@ AttentionInterface.register(NAME, slot_attention)
 
 
 def lay_out(
-    reads: Sequence[tuple[Sequence[int], int]], *, width: int, spare_slot: int, device: torch.device, dtype: torch.dtype
+    reads: Sequence[tuple[Sequence[int], int]],
+    *,
+    width: int,
+    spare_slot: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Batch:
     """The batch in which slot ``i`` reads ``reads[i] = (ids, position of the first of them)``, padded to ``width``."""
     ids = [row[-1] for row, _ in reads]
@@ -177,7 +184,9 @@ def lay_out(
 
     def mask(first: int, count: int, keys: int) -> Tensor:
         visible = torch.arange(keys, device=device) <= where[first : first + count, None]
-        return torch.zeros(count, keys, device=device, dtype=dtype).masked_fill_(~visible, float("-inf"))[:, None, None]
+        return torch.zeros(count, keys, device=device, dtype=dtype).masked_fill_(~visible, float("-inf"))[
+            :, None, None
+        ]
 
     chunks = [
         Chunk(slot, start, count, keys := _padded(first + count), mask(start, count, keys))

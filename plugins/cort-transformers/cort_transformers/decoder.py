@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from cort_framework import Generation, Sampling
-from cort_framework.errors import EngineError
 from torch import Tensor
 
+from cort_framework import Generation, Sampling
+from cort_framework.errors import EngineError
 from cort_transformers.attention import NAME, Slots, lay_out
 from cort_transformers.sampling import sample, uniform
 from cort_transformers.tokenizer import StopWatch
@@ -59,7 +59,9 @@ class Row:
 class Decoder:
     """Runs rows over one model. Not thread-safe: one thread calls ``submit`` and ``step``."""
 
-    def __init__(self, model: Any, stops: StopWatch, *, max_batch: int, keep_bytes: int, version: int = 0) -> None:
+    def __init__(
+        self, model: Any, stops: StopWatch, *, max_batch: int, keep_bytes: int, version: int = 0
+    ) -> None:
         self.model = model
         self.stops = stops
         self.max_batch = max_batch
@@ -109,7 +111,8 @@ class Decoder:
         )
         if not all(map(math.isfinite, logprobs)):
             raise EngineError(
-                "the model's logits are no numbers", "the weights are broken: look at the loss of the training before"
+                "the model's logits are no numbers",
+                "the weights are broken: look at the loss of the training before",
             )
         done: list[tuple[int, Literal["eos", "stop", "length"]]] = []
         for slot, token, logprob in zip(ready, tokens, logprobs, strict=True):
@@ -178,7 +181,7 @@ class Decoder:
     def _reason_to_stop(self, row: Row) -> Literal["eos", "stop", "length"] | None:
         if row.ids[-1] in row.eos_ids:
             return "eos"
-        if self.stops.hit(row.ids[row.prompt :], row.sampling.stop):
+        if self.stops.hit(row.ids, row.sampling.stop):
             return "stop"
         if len(row.logprobs) >= row.sampling.max_tokens or len(row.ids) >= self.context:
             return "length"
@@ -216,7 +219,11 @@ class Decoder:
         )
         with serving(self.model):
             output = self.model(
-                input_ids=batch.ids, position_ids=batch.positions, use_cache=False, slots=self._slots, batch=batch
+                input_ids=batch.ids,
+                position_ids=batch.positions,
+                use_cache=False,
+                slots=self._slots,
+                batch=batch,
             )
         logits: Tensor = output.logits[: batch.rows, 0]
         return logits

@@ -11,13 +11,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 import cort_framework as cort
 from cort_framework.errors import EngineError
-from pydantic import Field
 
 if TYPE_CHECKING:
     from cort_transformers.decoder import Decoder, Row
-    from cort_transformers.tokenizer import HuggingFaceTokenizer
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 """Largest gap between a sampled log-prob and a plain forward pass, in nats, that rounding explains."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cort_framework import RequestError
 from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from cort_framework import RequestError
 from cort_transformers.tokenizer import HuggingFaceTokenizer
 
 
@@ -46,10 +46,14 @@ def _must_exist(reference: str) -> bool:
     looks_like_a_path = path.is_absolute() or reference.startswith((".", "~")) or len(path.parts) > 2
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise RequestError(f"{path} is no model folder: it holds no config.json", "name a save_pretrained folder")
+            raise RequestError(
+                f"{path} is no model folder: it holds no config.json", "name a save_pretrained folder"
+            )
         return True
     if path.exists() or looks_like_a_path:
-        raise RequestError(f"the model path {path} does not exist or is no folder", "name a save_pretrained folder")
+        raise RequestError(
+            f"the model path {path} does not exist or is no folder", "name a save_pretrained folder"
+        )
     if isinstance(try_to_load_from_cache(reference, "config.json"), str):
         return False
     try:

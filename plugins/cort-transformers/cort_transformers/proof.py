@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 
 import torch
+
 from cort_framework import Generation, Sampling
 from cort_framework.errors import EngineError
-
 from cort_transformers.decoder import MINIMUM_WIDTH, Decoder, Row, serving
-
 
 LENGTHS = (20, 90, 270)
 """Of the prompts that are tried alone and in company: one for each way in which keys are summed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,31 +29,39 @@ def sample(
 ) -> tuple[list[int], list[float]]:
     """One token a row, and its log-probability.
 
-    ``logits`` is ``[rows, vocabulary]``. A row's token is the inverse of its cumulative distribution at its noise:
-    over the vocabulary in order at ``top_p`` 1, over the smallest set of likeliest tokens that holds ``top_p`` below
-    it. Temperature 0 takes the likeliest token. The log-probability is that of the full softmax at the row's
-    temperature (1 for temperature 0), before ``top_p`` cuts anything: the quantity that a trainer recomputes.
+    ``logits`` is ``[rows, vocabulary]``. A row's token is the one in whose share of the cumulative distribution, over
+    the vocabulary in order, the row's noise falls. ``top_p`` first takes away all but the smallest set of likeliest
+    tokens that holds at least that much (and what is exactly as likely as the last of them). Temperature 0 takes the
+    likeliest token. The log-probability is that of the full softmax at the row's temperature (1 for temperature 0),
+    before ``top_p`` takes anything away: the quantity that a trainer recomputes.
     """
     device = logits.device
     scale = torch.tensor([t if t > 0 else 1.0 for t in temperatures], device=device)
     logprobs = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
-    u = torch.tensor(noise, device=device, dtype=torch.float64)
-
-    picks = _invert(logprobs.double().exp(), u)
-    cut = [i for i, p in enumerate(top_ps) if p < 1 and temperatures[i] > 0]
+    probs = logprobs.double().exp()
+    cut = [i for i, p in enumerate(top_ps) if p < 1]
     if cut:
         rows = torch.tensor(cut, device=device)
-        top = torch.tensor([top_ps[i] for i in cut], device=device, dtype=torch.float64)
-        probs, order = torch.sort(logprobs[rows], dim=-1, descending=True, stable=True)
-        probs = probs.double().exp()
-        before = probs.cumsum(-1) - probs
-        picks[rows] = order.gather(1, _invert(probs * (before < top[:, None]), u[rows])[:, None])[:, 0]
+        top_p = torch.tensor([top_ps[i] for i in cut], device=device, dtype=torch.float64)
+        some = probs[rows]
+        ranked = _descending(some)
+        count = ((ranked.cumsum(-1) - ranked) < top_p[:, None]).sum(-1, keepdim=True)
+        probs[rows] = some * (some >= ranked.gather(-1, (count - 1).clamp_(min=0)))
+    picks = _invert(probs, torch.tensor(noise, device=device, dtype=torch.float64))
     greedy = [i for i, t in enumerate(temperatures) if t <= 0]
     if greedy:
         rows = torch.tensor(greedy, device=device)
         picks[rows] = logprobs[rows].argmax(-1)
     chosen = logprobs.gather(1, picks[:, None])[:, 0]
     return picks.tolist(), chosen.tolist()
+
+
+def _descending(values: Tensor) -> Tensor:
+    if values.device.type != "cpu":
+        return torch.sort(values, dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(
+        -1
+    )  # without indices: twenty times as fast
 
 
 def _invert(probs: Tensor, u: Tensor) -> Tensor:

@@ -39,16 +39,18 @@ class StopWatch:
         self._pieces: list[str] = []
         self._enders: dict[tuple[str, ...], tuple[frozenset[int], int]] = {}
 
-    def hit(self, new_ids: Sequence[int], stop: tuple[str, ...]) -> bool:
-        """``new_ids`` are all tokens of the stretch so far. Decoding is dear, so only a token that holds the last
-        character of a stop string is looked at, and only as many tokens as the longest string can span."""
+    def hit(self, ids: Sequence[int], stop: tuple[str, ...]) -> bool:
+        """Decoding is dear, so only a token that holds the last character of a stop string is looked at, and only as
+        many tokens before it as the longest string can span. Those may be from before this stretch: a stop string
+        that an earlier stretch began, and this one ends, counts."""
         if not stop:
             return False
         enders, window = self._enders.get(stop) or self._prepare(stop)
-        if new_ids[-1] not in enders:
+        if ids[-1] not in enders:
             return False
-        text = self.tokenizer.decode(new_ids[-window:])
-        return any(s in text for s in stop)
+        text = self.tokenizer.decode(ids[-window:])
+        new = len(text) - len(self.tokenizer.decode(ids[-window:-1]))
+        return any(text.rfind(s) + len(s) > len(text) - new for s in stop if s in text)
 
     def _prepare(self, stop: tuple[str, ...]) -> tuple[frozenset[int], int]:
         if not self._pieces:
