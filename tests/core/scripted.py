@@ -129,6 +129,3 @@ def hints(ask: Callable[[Trajectory], Any], name: str = "asks") -> HintInjector:
 
     Asks.name = name
     return Asks()
-
-
-

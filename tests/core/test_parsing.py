@@ -6,10 +6,11 @@ import json
 import warnings
 
 import pytest
-from cort_framework.parsing import CallParser, FenceParser, NativeParser, ParsedCall
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted import Language
+
+from cort_framework.parsing import CallParser, FenceParser, NativeParser, ParsedCall
 
 PYTHON = Language("python", aliases=("py",), parameters={"type": "object"})
 SYMPY = Language("sympy")
@@ -65,7 +66,9 @@ LINES = [
 
 
 @given(st.lists(st.sampled_from(LINES), max_size=12), st.data())
-def test_a_text_that_comes_in_pieces_gives_the_calls_of_the_whole(lines: list[str], data: st.DataObject) -> None:
+def test_a_text_that_comes_in_pieces_gives_the_calls_of_the_whole(
+    lines: list[str], data: st.DataObject
+) -> None:
     text = "".join(lines)
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8).map(sorted))
     calls, pending = [], ""

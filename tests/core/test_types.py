@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cort_framework.testing import make_trajectory
 from cort_framework.types import (
     Outcome,
@@ -17,8 +20,6 @@ from cort_framework.types import (
     Verdict,
     derive_seed,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 texts = st.text(max_size=20)
 numbers = st.floats(allow_nan=False)
