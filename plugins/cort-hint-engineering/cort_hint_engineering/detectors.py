@@ -95,7 +95,7 @@ _LOGIC = re.compile(
     re.IGNORECASE,
 )
 _DECLINED = re.compile(
-    r"\b(?:instead of|rather than|tedious|avoid|don't|do not|not|no need|needn't|too (?:long|many|slow|big|large|much)|would (?:take|be)"
+    r"\b(?:instead of|rather than|tedious|avoid|don't|do not|not (?:going|worth|want|practical|feasible|easy)|no need|needn't|too (?:long|many|slow|big|large|much)|would (?:take|be)"
     r"|error[- ]prone|hard|painful|messy|impractical)\b.{0,60}\b(?:by hand|manually)|(?:不用|不必|避免|而不是).{0,20}(?:手算|手动|手工)",
     re.IGNORECASE,
 )
@@ -213,11 +213,8 @@ def _look_through(text: str, context: _Context) -> Iterator[tuple[Kind, int, int
     for passage in _passages(sorted(steps, key=lambda c: c.start)):
         first, last = passage[0].start, passage[-1].end
         here = _place(first, sentences)
-        lead = [
-            s
-            for s in sentences[max(0, here - REACH) : here + 1]
-            if s.start >= previous_end and first - s.end <= REACH
-        ]
+        before = sentences[max(0, here - REACH) : here + 1]  # a sentence has at least one character
+        lead = [s for s in before if s.start >= previous_end and first - s.end <= REACH]
         previous_end = last
         manual = next((s for s in lead if s.manual), None)
         doubt = next((s for s in lead if s.doubt), None)
@@ -240,14 +237,9 @@ def _look_through(text: str, context: _Context) -> Iterator[tuple[Kind, int, int
         while begin > 0 and sentences[begin - 1].leads:
             begin -= 1
         if distrusts:
-            yield (
-                "distrust",
-                sentences[begin].start,
-                last,
-                f"derives a returned number again: {weight} digit operations",
-            )
-        else:
-            yield "delayed", sentences[begin].start, last, f"{why}: {weight} digit operations"
+            why = "derives a returned number again"
+        kind: Kind = "distrust" if distrusts else "delayed"
+        yield kind, sentences[begin].start, last, f"{why}: {weight} digit operations"
 
 
 def _reads_off(step: Chain, context: _Context) -> bool:

@@ -53,6 +53,7 @@ BY_HAND = {
 DERIVED_AGAIN = {
     "by hand, said so": "Wait, let me double-check that by hand. 37*40 = 1480, 37*8=296, so 1480+296=1776. Good.\n",
     "a doubt, then LaTeX": "Hmm, is that right? Let me verify: $37 \\times 48 = 37 \\times 50 - 74 = 1850 - 74 = 1776$. Yes.\n",
+    "unsure and by hand in one sentence": "I'm not sure this is it, let me compute 37*48 by hand: 37*40 = 1480, 37*8 = 296.\n",
     "not trusted": "But I'm not sure about 1776. Let me redo it: 37*40 = 1480 and 37*8 = 296.\n",
     "without a word of doubt": "37*40 = 1480, then 37*8 = 296, and 1480 + 296 = 1776, as the program says.\n",
     "in Chinese": "等等，让我手动验证一下。37 × 40 = 1480，37 × 8 = 296，1480 + 296 = 1776。\n",
