@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cort_framework.errors import PluginError
 from cort_framework.interfaces import PluginConfig, Stage
-from cort_framework.registry import Registry, Resolved, blame, check_requirements, default_registry
+from cort_framework.registry import Registry, Resolved, absent_because, check_requirements, default_registry
 from cort_framework.settings import Recipe, RolloutSettings, StageTable, validated
 from cort_framework.tables import Key, Problem, Table, explain, nearest, refuse
 
@@ -193,7 +193,7 @@ class _Planner:
             text = f"there is no model {name!r}{nearest(name, sorted(self.registry.models()))}"
             hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
             for plugin, failure in self.registry.suspects("", "cort_models"):
-                fault = blame(text, plugin, failure)
+                fault = absent_because(text, plugin, failure)
                 self._complain(Problem(at, fault.message, fault.hint, fault.__cause__))
                 return None
         self._complain(Problem(at, text, hint))

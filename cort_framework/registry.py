@@ -119,7 +119,7 @@ class Registry:
         suspects = list(self.suspects(name, KINDS[kind][1]))
         likely = [s for s in suspects if _split(name)[1] in (s[0].name, *s[0].distribution.split("-"))]
         if likely or (suspects and not near):
-            return blame(text, *(likely or suspects)[0])
+            return absent_because(text, *(likely or suspects)[0])
         if near:
             return PluginError(text, f"did you mean {' or '.join(map(repr, near))}?")
         listed = f"installed: {', '.join(known)}" if known else f"no {kind} is installed at all"
@@ -164,7 +164,7 @@ class Registry:
         commands = list(plugins[0].call("cort_commands") or ()) if plugins else []
         for plugin, failure in self.suspects("", "cort_commands"):
             if plugin in plugins:
-                raise blame(f"the commands of '{group}' are not there", plugin, failure)
+                raise absent_because(f"the commands of '{group}' are not there", plugin, failure)
         return commands
 
     def load_all(self) -> None:
@@ -187,7 +187,7 @@ def register(cls: C) -> C:
     return default_registry().register(cls)
 
 
-def blame(text: str, plugin: InstalledPlugin, failure: Failure) -> PluginError:
+def absent_because(text: str, plugin: InstalledPlugin, failure: Failure) -> PluginError:
     """The error for something that is missing because a plugin failed; it carries the original exception."""
     error = PluginError(
         f"{text}: {plugin.distribution} {plugin.release}, which may provide it, failed "

@@ -12,7 +12,7 @@ from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_framework.cli.scaffold import SCAFFOLDS, write_plugin
 from cort_framework.discovery import KINDS, Provider
 from cort_framework.errors import PluginError
-from cort_framework.registry import Registry, blame, default_registry
+from cort_framework.registry import Registry, absent_because, default_registry
 from cort_framework.tables import nearest
 
 
@@ -120,11 +120,13 @@ def _clashes(provided: list[Provider]) -> dict[tuple[str, str], list[str]]:
 
 
 def _nothing(registry: Registry, name: str, provided: list[Provider]) -> PluginError:
+    text = f"no plugin is called {name!r}"
     for plugin in registry.plugins:
-        for failure in plugin.failures if name in (plugin.name, plugin.distribution) else ():
-            return blame(f"{name!r} cannot be shown", plugin, failure)
-    return PluginError(f"{plugin.distribution} failed ({failure.where}: {failure.reason})", failure.fix)
-    return PluginError(f"no plugin is called {name!r}{nearest(name, sorted({p.name for p in provided}))}")
+        if plugin.failures and name in (plugin.name, plugin.distribution):
+            return absent_because(text, plugin, plugin.failures[0])
+    return PluginError(
+        f"{text}{nearest(name, sorted({p.name for p in provided}))}", "`cort plugins list` shows all"
+    )
 
 
 def _warn(message: str, fix: str) -> None:

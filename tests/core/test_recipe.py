@@ -381,7 +381,7 @@ def test_all_faults_are_shown_at_once_in_the_order_of_the_file(write: Any) -> No
         ),
         (
             ("max_tokens = 100", "call_timeout_s = 500"),
-            "line 11: rollout: call_timeout_s (500) is longer than turn_timeout_s",
+            "line 10: rollout: call_timeout_s (500) is longer than turn_timeout_s",
         ),
         (("schema = 1", "schema = 2"), "line 2: schema: input should be 1, not 2"),
         (("schema = 1", "prompts.mine = 'hello'"), "line 2: prompts: prompt 'mine' has no {problem} in it"),
