@@ -1,16 +1,13 @@
 """The kernel: ipykernel's own, with one bounded transcript a cell and plain tracebacks.
 
-Two ways in. A template process calls ``build`` once, forks, and calls ``serve`` in the child; and
-``python -m cort_python.kernel -f FILE`` starts an ordinary cold kernel of the same class. Either answers any Jupyter
-client. What our own client wants of a cell travels in the metadata of its ``execute_reply``, under ``cort``, so that
+A template process calls ``build`` once, forks, and calls ``serve`` in the child (``cold`` starts an ordinary kernel of
+the same class). It answers any Jupyter client. What our own client wants of a cell travels in the metadata of its ``execute_reply``, under ``cort``, so that
 one message holds all of it, in order: ``text``, ``dropped`` (characters), ``error`` (``None``, or the exception's
 class and message).
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import logging
 import os
 import random
@@ -21,7 +18,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -38,7 +35,6 @@ from ipykernel.control import ControlThread  # noqa: E402
 from ipykernel.displayhook import ZMQShellDisplayHook  # noqa: E402
 from ipykernel.iostream import IOPubThread, OutStream  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
-from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell  # noqa: E402
 from jupyter_client.session import Session  # noqa: E402
 from tornado.ioloop import IOLoop  # noqa: E402
@@ -46,7 +42,6 @@ from traitlets import Type  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
 
-from cort_python.folders import KERNEL_OPTIONS  # noqa: E402
 from cort_python.limits import limit_memory  # noqa: E402
 from cort_python.transcript import Transcript, scrub  # noqa: E402
 
@@ -370,50 +365,3 @@ def seed(value: int) -> None:
     random.seed(value)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(value % 2**32)
-
-
-# --- a cold kernel ------------------------------------------------------------------------------------------------
-DEFAULTS: dict[str, Any] = {"output_limit": 100_000, "memory_mb": None, "seed": None, "preload": []}
-"""Of a kernel that another Jupyter client starts."""
-
-
-class ColdKernelApp(IPKernelApp):
-    """An ordinary ipykernel process with our kernel class, for where forking is not to be had."""
-
-    kernel_class = CortKernel
-
-    def init_io(self) -> None:
-        super().init_io()
-        self.outputs = (sys.stdout, sys.stderr)
-
-    def init_kernel(self) -> None:
-        super().init_kernel()
-        kernel: CortKernel = self.kernel
-        options = {**DEFAULTS, **json.loads(os.environ.pop(KERNEL_OPTIONS, "{}"))}
-        kernel.transcript = Transcript(options["output_limit"], os.getcwd())
-        kernel.capture()
-        for stream in self.outputs:
-            stream.kernel = kernel
-        for module in options["preload"]:
-            importlib.import_module(module)
-        limit_memory(options["memory_mb"])
-        if options["seed"] is not None:
-            seed(options["seed"])
-
-
-def main() -> None:
-    """``python -m cort_python.kernel -f FILE``"""
-    warnings.filterwarnings("ignore", message="To exit: use")
-    app = ColdKernelApp.instance(config=shell_config(), log=quiet_logger())
-    app.outstream_class = f"{__name__}.CellStream"
-    app.capture_fd_output = False
-    with suppress(KeyboardInterrupt):
-        app.initialize()
-        app.start()
-
-
-if __name__ == "__main__":
-    # run the importable module's classes, not copies of them named __main__
-    from cort_python import kernel as importable
-
-    importable.main()

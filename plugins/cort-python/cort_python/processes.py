@@ -117,7 +117,7 @@ class ColdSpec(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(
-            argv=[sys.executable, "-P", "-m", "cort_python.kernel", "-f", "{connection_file}"],
+            argv=[sys.executable, "-P", "-m", "cort_python.cold", "-f", "{connection_file}"],
             display_name="Python",
             language="python",
             metadata={"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
@@ -159,7 +159,8 @@ class LocalBackend(Backend):
         client = KernelClient(self.context, process.connection)
         ready = asyncio.ensure_future(client.ready())
         try:
-            await asyncio.wait([ready, process.exited], return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {ready, process.exited}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
                 raise InfrastructureError(
                     f"a kernel ended before it was ready (exit code {process.exited.result()})"
@@ -180,7 +181,7 @@ class ColdProcess(KernelProcess):
     def __init__(self, manager: AsyncKernelManager, folder: Path) -> None:
         self.manager = manager
         self.folder = folder
-        self.connection = manager.get_connection_info()
+        self.connection = dict(manager.get_connection_info())
         self.process = manager.provisioner.process  # type: ignore[union-attr]
         self.exited = asyncio.ensure_future(self._watch())
 

@@ -41,6 +41,7 @@ class PythonTool(Tool):
     name = "python"
     language = "python"
     aliases = ("py", "python3")
+    requires = ("ipykernel>=7.0", "jupyter-client>=8.6")
     description = "Runs Python code in a session that keeps its variables, and shows what it prints."
     parameters: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -163,7 +164,7 @@ class PythonSession:
         begun = time.monotonic()
         message = await self.client.send(code)
         reply = asyncio.ensure_future(self.client.reply(message))
-        waiting = {reply, process.exited}
+        waiting: set[asyncio.Future[Any]] = {reply, process.exited}
         try:
             timed_out = False
             done, _ = await asyncio.wait(

@@ -10,6 +10,7 @@ class RdkitTool(OperationTool):
 
     name = "rdkit"
     language = "rdkit"
+    requires = ("rdkit>=2024.9",)
     description = "Properties and comparison of molecules written as SMILES."
     preload = ("cort_rdkit.warm",)
     operations = "cort_rdkit.operations:operations"

@@ -10,6 +10,7 @@ class SympyTool(OperationTool):
 
     name = "sympy"
     language = "sympy"
+    requires = ("sympy>=1.13",)
     description = "Exact mathematics: algebra, calculus, number theory and matrices."
     preload = ("cort_sympy.warm",)
     operations = "cort_sympy.operations:operations"

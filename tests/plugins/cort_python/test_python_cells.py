@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cort_python.tool import PythonTool
 from python_sessions import TASK, opened
 
 from cort_framework import InfrastructureError, Outcome, ToolCall, ToolResult
+from cort_framework.testing import check_tool
 
 Cells = Callable[..., list[ToolResult]]
 
@@ -147,6 +149,10 @@ def test_a_kernel_sees_nothing_of_its_owners_environment(
         "import os\nprint('SECRET_TOKEN' in os.environ, b'hunter2' in open('/proc/self/environ', 'rb').read())"
     )
     assert result.text == "False False"
+
+
+def test_the_tool_keeps_the_contract_of_tools() -> None:
+    assert check_tool(PythonTool, "6 * 7").text == "42"
 
 
 def test_native_arguments_reach_the_kernel_and_wrong_ones_are_explained(tmp_path: Path) -> None:

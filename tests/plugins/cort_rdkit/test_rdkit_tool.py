@@ -12,6 +12,7 @@ from cort_rdkit.operations import operations
 from cort_rdkit.tool import RdkitTool
 
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
+from cort_framework.testing import check_tool
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 
@@ -101,6 +102,10 @@ def test_the_tool_answers_fences_and_native_calls_from_a_worker(tmp_path: Path) 
     assert described.outcome is Outcome.OK and "formula: C9H8O4" in described.text
     assert native.text == "1"
     assert half.outcome is Outcome.PROGRAM_ERROR and half.text.startswith("C\nerror: ")
+
+
+def test_the_tool_keeps_the_contract_of_tools() -> None:
+    assert check_tool(RdkitTool, 'formula("CCO")').text == "C2H6O"
 
 
 def test_the_native_schema_is_json() -> None:

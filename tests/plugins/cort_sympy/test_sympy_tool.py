@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
+from cort_framework.testing import check_tool
 
 
 def ask(tmp_path: Path, *calls: str | dict[str, object], **config: object) -> list[ToolResult]:
@@ -173,6 +174,10 @@ def test_a_call_that_takes_too_long_ends_its_worker_and_the_next_one_has_another
 def test_long_results_keep_both_ends(tmp_path: Path) -> None:
     (long,) = ask(tmp_path, "evaluate(2**20000)")
     assert long.outcome is Outcome.OK and long.dropped_characters == 5221
+
+
+def test_the_tool_keeps_the_contract_of_tools() -> None:
+    assert check_tool(SympyTool, "gcd(12, 18)").text == "6"
 
 
 def test_the_native_schema_names_every_operation_and_is_json() -> None:
