@@ -1,0 +1,15 @@
+"""Trainers ``sft`` and ``grpo``, on TRL and Accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cort_framework as cort
+
+
+@cort.hookimpl
+def cort_trainers() -> Sequence[type[cort.Trainer]]:
+    from cort_trl.grpo import GroupRelativeTrainer
+    from cort_trl.sft import SupervisedTrainer
+
+    return [SupervisedTrainer, GroupRelativeTrainer]

@@ -1,0 +1,321 @@
+"""Group-relative policy optimisation over the framework's own rollout (paper: RL; Shao et al. 2024).
+
+One step: draw prompts; give the engine the policy's weights; roll out ``num_generations`` trajectories a prompt; weigh
+each against its group; update on the tokens that the policy sampled. Output of tools, hints, and trajectories in which
+the machinery failed carry no loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+import cort_framework as cort
+from cort_framework.rendering import render
+from pydantic import Field
+
+from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
+
+
+class GroupRelativeTrainer(cort.Trainer):
+    """TRL's ``GRPOTrainer`` with ``rollout_func``; the engine samples from the trainer's own module.
+
+    Keep the stage's ``rollout.top_p`` at 1: what it cuts off is in no log-prob that a trainer can recompute.
+    """
+
+    name = "grpo"
+    requires = REQUIRES
+
+    class Config(TrainingSettings):
+        steps: int = Field(100, ge=1)
+        """Rollouts of ``prompts_per_step`` groups (paper: best near 100)."""
+        prompts_per_step: int = Field(128, ge=1)
+        """Groups a step, over all devices (paper: 128)."""
+        num_generations: int = Field(8, ge=2)
+        """Trajectories a group (paper: 8)."""
+        updates_per_step: int = Field(1, ge=1)
+        """Optimiser updates that share a step's trajectories (paper: 2, that is 64 prompts each)."""
+        learning_rate: float = Field(1e-6, gt=0)
+        """Peak of the schedule (paper: 1e-6)."""
+        schedule: str = "constant_with_warmup"
+        """Any of transformers' learning-rate schedules."""
+        beta: float = Field(0.001, ge=0)
+        """Weight of the KL divergence to the starting model, by the low-variance estimator (paper: 0.001)."""
+        epsilon: float = Field(0.2, gt=0)
+        """Clip range of the ratio to the policy that sampled (paper: 0.2)."""
+        loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+        """How token losses are averaged; ``dapo``: over all tokens of the update."""
+        scale_rewards: Literal["group", "batch", "none"] = "group"
+        """What advantages are divided by: the standard deviation of the group's rewards, of all rewards, or nothing."""
+        zero_variance: Literal["keep", "drop", "resample"] = "drop"
+        """Groups whose rewards are all equal teach nothing. ``drop``: no loss at all on them; ``keep``: the KL term stays;
+        ``resample``: draw other prompts in their place, ``resample_rounds`` times at most, then drop."""
+        resample_rounds: int = Field(2, ge=1)
+        """How often to draw again."""
+        placement: Literal["shared", "disk"] = "shared"
+        """How the engine gets the weights: the live module itself, or a folder that is written every step."""
+
+    config: Config
+
+    def train(self, context: cort.TrainContext) -> cort.Checkpoint:
+        from datasets import Dataset
+
+        config = self.config
+        if context.rollout is None or context.load_weights is None:
+            raise cort.CortError(
+                "trainer 'grpo' makes its own trajectories", "use it in a stage of kind 'rl'"
+            )
+        if len(context.tasks) < config.prompts_per_step:
+            raise cort.RequestError(
+                f"{len(context.tasks)} tasks are too few for prompts_per_step {config.prompts_per_step}",
+                "give the stage more tasks, or lower prompts_per_step",
+            )
+        model, tokenizer = load(context.model, config.dtype)
+        rows = task_order(len(context.tasks), config.prompts_per_step, config.steps, context.seed)
+        with quiet():
+            trainer = _trainer_class()(
+                model=model,
+                processing_class=tokenizer,
+                reward_funcs=reward,
+                rollout_func=_Rollouts(config, context),
+                # The prompt that TRL carries around is the row of the task; everything else is looked up by it.
+                train_dataset=Dataset.from_dict({"prompt": [str(row) for row in rows]}),
+                args=self._arguments(context),
+            )
+        return fit(trainer, context, "rl updates")
+
+    def _arguments(self, context: cort.TrainContext) -> Any:
+        from trl import GRPOConfig
+
+        config = self.config
+        micro, forwards = self._split()
+        return GRPOConfig(
+            **{
+                **arguments(config, context),
+                "per_device_train_batch_size": micro,
+                # a checkpoint in the middle of a step could not go on with that step's trajectories
+                "save_steps": config.save_every * config.updates_per_step,
+            },
+            steps_per_generation=forwards,
+            gradient_accumulation_steps=forwards // config.updates_per_step,
+            max_steps=config.steps * config.updates_per_step,
+            num_generations=config.num_generations,
+            max_completion_length=context.max_tokens,
+            temperature=context.temperature,
+            beta=config.beta,
+            epsilon=config.epsilon,
+            loss_type=config.loss_type,
+            scale_rewards=config.scale_rewards,
+            shuffle_dataset=False,  # the order is ours: see task_order
+            mask_truncated_completions=False,  # it judges by the last token; our mask is authorship
+        )
+
+    def _split(self) -> tuple[int, int]:
+        """Sequences in one forward pass on this device, and forward passes that use up a step's trajectories."""
+        from accelerate import PartialState
+
+        config, world = self.config, PartialState().num_processes
+        batch = config.prompts_per_step * config.num_generations
+        if config.prompts_per_step % world or batch % (world * config.updates_per_step):
+            raise cort.RequestError(
+                f"{batch} trajectories a step cannot be shared by {world} devices and {config.updates_per_step} updates",
+                "change prompts_per_step, num_generations or updates_per_step",
+            )
+        share = batch // world // config.updates_per_step
+        micro = max(n for n in range(1, min(config.micro_batch, share) + 1) if share % n == 0)
+        return micro, batch // world // micro
+
+
+def task_order(count: int, per_step: int, steps: int, seed: int) -> list[int]:
+    """Which tasks come when, for the whole training: a fresh shuffle an epoch, no task twice in a step. A list made
+    beforehand resumes exactly."""
+    noise = random.Random(seed)
+    order: list[int] = []
+    while len(order) < steps * per_step:
+        epoch = list(range(count))
+        noise.shuffle(epoch)
+        order += epoch[: count - count % per_step]
+    return order[: steps * per_step]
+
+
+def reward(
+    prompts: Sequence[Any], completions: Sequence[Any], reward: Sequence[float | None], **_: Any
+) -> list[float | None]:
+    """The framework's reward functions have scored each trajectory already; ``None`` leaves it out of its group."""
+    return list(reward)
+
+
+class _Rollouts:
+    """TRL's ``rollout_func``: prompts in, trajectories out, in the form that TRL trains on."""
+
+    def __init__(self, config: GroupRelativeTrainer.Config, context: cort.TrainContext) -> None:
+        self.config = config
+        self.context = context
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
+        config, context = self.config, self.context
+        assert context.rollout is not None and context.load_weights is not None
+        step = trainer.state.global_step // config.updates_per_step
+        context.load_weights(self._weights(trainer, version=step + 1))
+
+        n = config.num_generations
+        tasks = [context.tasks[int(row)] for row in prompts[::n]]
+        groups = self._roll_out(tasks, step)
+        figures = _figures(groups) | {"groups_without_variance": fmean(not varies(group) for group in groups)}
+        if config.zero_variance == "resample":
+            others = self._others(tasks, step)
+            for _ in range(config.resample_rounds):
+                flat = [i for i, group in enumerate(groups) if not varies(group)]
+                fresh = self._roll_out([task for _, task in zip(flat, others, strict=False)], step)
+                for i, group in zip(flat, filter(varies, fresh), strict=False):
+                    groups[i] = group
+            figures["groups_dropped"] = fmean(not varies(group) for group in groups)
+        trainer.note(figures)
+
+        trajectories, trained = [], []
+        for group in groups:
+            learns = varies(group) or config.zero_variance == "keep"
+            trajectories += group
+            trained += [learns and t.usable for t in group]
+        return _for_trl(trajectories, trained, trainer.processing_class.eos_token_id)
+
+    def _roll_out(self, tasks: Sequence[cort.Task], step: int) -> list[list[cort.Trajectory]]:
+        """One group a task. The sample's number never comes again in this training, so neither does its noise."""
+        n = self.config.num_generations
+        if not tasks:
+            return []
+        assert self.context.rollout is not None
+        requests = [cort.RolloutRequest(task, step * n + k) for task in tasks for k in range(n)]
+        made = self.context.rollout(requests)
+        return [made[i : i + n] for i in range(0, len(made), n)]
+
+    def _others(self, taken: Sequence[cort.Task], step: int) -> Iterator[cort.Task]:
+        """Tasks to draw in place of others: each that this step has not drawn, once, in an order of the step's own."""
+        ids = {task.id for task in taken}
+        rest = [task for task in self.context.tasks if task.id not in ids]
+        random.Random(cort.derive_seed(self.context.seed, "resample", step)).shuffle(rest)
+        return iter(rest)
+
+    def _weights(self, trainer: Any, version: int) -> cort.Weights:
+        module = trainer.accelerator.unwrap_model(trainer.model)
+        if self.config.placement == "shared":
+            return cort.Weights(module=module, version=version)
+        folder = self.context.folder / "policy"
+        module.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+        return cort.Weights(path=str(folder), version=version)
+
+
+def varies(group: Sequence[cort.Trajectory]) -> bool:
+    """Whether some of its usable trajectories did better than others."""
+    rewards = [t.reward for t in group if t.usable]
+    return len(rewards) > 1 and max(rewards) - min(rewards) > 1e-9
+
+
+def _for_trl(
+    trajectories: Sequence[cort.Trajectory], trained: Sequence[bool], filler: int
+) -> dict[str, list[Any]]:
+    """Ids, sampled log-probs and mask of each response; the mask is 1 exactly where the policy sampled the token."""
+    fields: dict[str, list[Any]] = {
+        "prompt_ids": [],
+        "completion_ids": [],
+        "logprobs": [],
+        "env_mask": [],
+        "reward": [],
+    }
+    for trajectory, learns in zip(trajectories, trained, strict=True):
+        whole = render(trajectory, train_on=("model",))
+        start = sum(len(turn.ids) for turn in trajectory.turns if turn.author == "prompt")
+        # where the machinery failed before the first token, TRL still needs one
+        fields["prompt_ids"].append(whole.input_ids[:start] or [filler])
+        fields["completion_ids"].append(whole.input_ids[start:] or [filler])
+        fields["logprobs"].append(whole.logprobs[start:] or [0.0])
+        fields["env_mask"].append([m * int(learns) for m in whole.mask[start:]] or [0])
+        fields["reward"].append(trajectory.reward if trajectory.usable else None)
+    return fields
+
+
+def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
+    """What a person wants to know of a step's trajectories."""
+    good = [t for group in groups for t in group if t.usable]
+    every = sum(len(group) for group in groups)
+    found = {"failed": 1 - len(good) / every}
+    if not good:
+        return found
+    for name in sorted({name for t in good for name in t.rewards}):
+        values = [r.value for t in good if (r := t.rewards.get(name)) is not None and r.value is not None]
+        if values:
+            found[f"reward/{name}"] = fmean(values)
+    outcomes = [turn.result.outcome for t in good for turn in t.calls if turn.result is not None]
+    found |= {
+        "reward_mean": fmean(t.reward for t in good),
+        "tokens": fmean(t.generated_tokens for t in good),
+        "calls": fmean(len(t.calls) for t in good),
+        "with_calls": fmean(bool(t.calls) for t in good),
+        "finished": fmean(t.finished for t in good),
+    }
+    if outcomes:
+        found["code_success"] = fmean(outcome == cort.Outcome.OK for outcome in outcomes)
+    return found
+
+
+def _trainer_class() -> Any:
+    import torch
+    from trl import GRPOTrainer
+
+    class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
+        """What TRL 1.16 does for vLLM alone, for any engine: the policy that the ratio is taken to is the one that
+        sampled, by the log-probs that it sampled with."""
+
+        _recomputed: torch.Tensor | None = None
+
+        def note(self, figures: dict[str, float]) -> None:
+            for name, value in figures.items():
+                self._metrics["train"][f"rollout/{name}"].append(float(value))
+
+        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            output["old_per_token_logps"] = output["sampling_per_token_logps"]
+            return output
+
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            inputs = _trimmed(inputs)
+            loss = super()._compute_loss(model, inputs)
+            updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
+            if self.state.global_step % updates == 0:  # the weights are still those that sampled
+                mask = inputs["completion_mask"] * inputs["tool_mask"]
+                assert self._recomputed is not None
+                gap = ((self._recomputed - inputs["sampling_per_token_logps"]) * mask).abs().max()
+                self._metrics["train"]["logprob_gap"].append(gap.item())
+            return loss
+
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+            found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            self._recomputed = found[0].detach()
+            return found
+
+        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            gaps = self._metrics["train"].get("logprob_gap")
+            if gaps:
+                self._metrics["train"]["logprob_gap"] = [
+                    max(gaps)
+                ]  # TRL logs means; a gap is about the worst
+            super().log(logs, *args, **kwargs)
+
+    return PolicyTrainer
+
+
+def _trimmed(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Without the columns that are padding in this part of the batch: TRL pads all parts to the longest of all."""
+    prompt = int(inputs["prompt_mask"].sum(1).max())
+    completion = int(inputs["completion_mask"].sum(1).max())
+    width = {name: inputs[f"{name}_ids"].shape[1] for name in ("prompt", "completion")}
+    trimmed = dict(inputs)
+    for name, value in inputs.items():
+        if name in ("prompt_ids", "prompt_mask"):
+            trimmed[name] = value[:, width["prompt"] - prompt :]  # padded on the left
+        elif getattr(value, "ndim", 0) == 2 and value.shape[1] == width["completion"]:
+            trimmed[name] = value[:, :completion]
+    return trimmed

@@ -1,0 +1,102 @@
+"""Supervised fine-tuning on trajectories, token for token as they were sampled (paper: SFT and RFT)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import cort_framework as cort
+from cort_framework.rendering import render
+from pydantic import Field
+
+from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
+
+
+class SupervisedTrainer(cort.Trainer):
+    """TRL's ``SFTTrainer`` on the turns' ids. Nothing is tokenised, cut or packed; the mask is authorship."""
+
+    name = "sft"
+    requires = REQUIRES
+
+    class Config(TrainingSettings):
+        epochs: float = Field(3.0, gt=0)
+        """Passes over the trajectories."""
+        max_steps: int | None = Field(None, ge=1)
+        """Steps in all, instead of ``epochs``."""
+        batch_size: int = Field(16, ge=1)
+        """Trajectories a step, over all devices."""
+        train_on: list[cort.Author] = Field(["model", "hint"], min_length=1)
+        """Authors whose tokens the loss is on. Leaving out ``hint`` is the ablation: hint 1 opens the fence, and a
+        model that never learns to write it never opens one."""
+
+    config: Config
+
+    def train(self, context: cort.TrainContext) -> cort.Checkpoint:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        config = self.config
+        rendered = [render(trajectory, config.train_on) for trajectory in context.trajectories]
+        rendered = [r for r in rendered if any(r.mask[1:])]
+        if not rendered:
+            raise cort.CortError(
+                f"none of {len(context.trajectories)} trajectories has a token by {' or '.join(config.train_on)}",
+                "look at train_on, and at what the stages before have kept",
+            )
+        model, tokenizer = load(context.model, config.dtype)
+
+        micro, accumulate = split_batch(config.batch_size, config.micro_batch)
+        steps = config.max_steps or max(1, round(len(rendered) * config.epochs / config.batch_size))
+        order = training_order([len(r.input_ids) for r in rendered], config.batch_size, steps, context.seed)
+        dataset = Dataset.from_dict(
+            {
+                "input_ids": [rendered[i].input_ids for i in order],
+                "completion_mask": [rendered[i].mask for i in order],
+            }
+        )
+        with quiet():
+            trainer = SFTTrainer(
+                model=model,
+                processing_class=tokenizer,
+                train_dataset=dataset,
+                args=SFTConfig(
+                    **{**arguments(config, context), "per_device_train_batch_size": micro},
+                    gradient_accumulation_steps=accumulate,
+                    max_steps=steps,
+                    train_sampling_strategy="sequential",  # the order is ours: see training_order
+                    completion_only_loss=True,
+                    max_length=None,  # the default cuts at 1024 tokens without a word
+                ),
+            )
+        return fit(trainer, context, "sft steps")
+
+
+def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
+    """Sequences in one forward pass on this device, and forward passes a step, so that ``batch_size`` comes out exactly.
+
+    Raises ``RequestError`` where the devices cannot share the batch equally.
+    """
+    from accelerate import PartialState
+
+    world = PartialState().num_processes
+    if batch_size % world:
+        raise cort.RequestError(
+            f"batch_size {batch_size} cannot be shared by {world} devices", f"make it a multiple of {world}"
+        )
+    share = batch_size // world
+    micro = max(n for n in range(1, min(micro_batch, share) + 1) if share % n == 0)
+    return micro, share // micro
+
+
+def training_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
+    """Which sample comes when, for the whole training: a fresh shuffle an epoch, and the samples of one step sorted by
+    length so that its forward passes carry little padding. The batch is what it would be without the sorting. A list
+    made beforehand resumes exactly; a sampler that draws as it goes does not."""
+    noise = random.Random(seed)
+    stream: list[int] = []
+    while len(stream) < steps * batch_size:
+        epoch = list(range(len(lengths)))
+        noise.shuffle(epoch)
+        stream += epoch
+    batches = [stream[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
+    return [i for batch in batches for i in sorted(batch, key=lambda i: lengths[i])]
