@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cort_framework.errors import PluginError
-from cort_framework.interfaces import PluginConfig, Stage
+from cort_framework.interfaces import Stage
 from cort_framework.registry import Registry, Resolved, absent_because, check_requirements, default_registry
 from cort_framework.settings import Recipe, RolloutSettings, StageTable, validated
 from cort_framework.tables import Key, Problem, Table, explain, nearest, refuse
@@ -44,7 +45,8 @@ class PlannedStage:
     """The earlier stage whose checkpoint it starts from."""
     uses: Mapping[str, tuple[str, ...]]
     """For each of tasks, tools, hints, filters, rewards and data: the keys that the stage's Config refers to. Where the
-    Config has such a field and it is ``None``, all of the recipe's; where it has no such field, none."""
+    Config has such a field and it is ``None``: all of the recipe's. A mapping refers by its values where they are
+    strings, else by its keys."""
     table: Table
     """All that decides what the stage makes, as JSON: the basis of its cache key."""
 
@@ -131,11 +133,8 @@ class _Planner:
 
     # --- keyed tables -----------------------------------------------------------------------------------------
     def _section(self, section: str) -> dict[str, Resolved]:
-        tables: Mapping[str, Any] = (
-            self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section)
-        )
         found = {}
-        for key, table in tables.items():
+        for key, table in self._tables(section).items():
             at: Key = ("rollout", "tools", key) if section == "tools" else (section, key)
             if isinstance(table, Mapping):
                 options = dict(table)
@@ -149,10 +148,19 @@ class _Planner:
                 found[key] = resolved
         return found
 
+    def _tables(self, section: str) -> Mapping[str, Any]:
+        tables: Mapping[str, Any] = (
+            self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section)
+        )
+        return tables
+
     def _resolve(
-        self, kind: str, key: str, name: str, options: Table, at: Key, options_at: Key | None = None
+        self, kind: str, key: str, name: Any, options: Table, at: Key, options_at: Key | None = None
     ) -> Resolved | None:
         """The plugin called ``name``, complained of at ``at``, with its settings checked at ``options_at``."""
+        if not isinstance(name, str):
+            self._complain(Problem((*at, "use"), f"input should be a plugin's name, not {name!r}"))
+            return None
         try:
             provider = self.registry.resolve(kind, name)
             check_requirements(provider.cls, f"{kind} '{provider.name}' ({provider.distribution})")
@@ -183,29 +191,30 @@ class _Planner:
         if folder.is_dir():
             if (folder / "config.json").is_file():
                 return str(folder.resolve())
-            text, hint = (
-                f"the folder {name} holds no model",
-                "a model folder has a config.json (save_pretrained)",
-            )
+            hint = "a model folder has a config.json, as save_pretrained writes it"
+            self._complain(Problem(at, f"the folder {name} holds no model", hint))
         elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
             return name
         else:
-            text = f"there is no model {name!r}{nearest(name, sorted(self.registry.models()))}"
-            hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
-            for plugin, failure in self.registry.suspects("", "cort_models"):
-                fault = absent_because(text, plugin, failure)
-                self._complain(Problem(at, fault.message, fault.hint, fault.__cause__))
-                return None
-        self._complain(Problem(at, text, hint))
+            self._complain(self._no_model(name, at))
         return None
+
+    def _no_model(self, name: str, at: Key) -> Problem:
+        text = f"there is no model {name!r}{nearest(name, sorted(self.registry.models()))}"
+        for plugin, failure in self.registry.suspects("", "cort_models"):
+            fault = absent_because(text, plugin, failure)
+            return Problem(at, fault.message, fault.hint, fault.__cause__)
+        hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
+        return Problem(at, text, hint)
 
     # --- stages -----------------------------------------------------------------------------------------------
     def _stage(
         self, index: int, table: StageTable, model: str | None, last: str | None, earlier: list[str]
     ) -> PlannedStage | None:
         at: Key = ("stage", index)
-        options = dict(table.model_extra or {})
-        stage = self._resolve("stage", table.name, table.kind, options, (*at, "kind"), at)
+        stage = self._resolve(
+            "stage", table.name, table.kind, dict(table.model_extra or {}), (*at, "kind"), at
+        )
         rollout = self._rollout(table, at)
         if rollout is None:
             return None
@@ -214,51 +223,65 @@ class _Planner:
         if stage is None:
             return None
         trainer = self._trainer(table, stage.cls, at)
-        uses = self._uses(stage.config, earlier, at)
-        model_from = None
+        uses = {
+            section: self._names(section, getattr(stage.config, section), earlier, at)
+            for section in (*SECTIONS, "data")
+            if section in type(stage.config).model_fields
+        }
         if table.model in earlier:
-            model_from, model = table.model, None
-            maker = self.recipe.stage[earlier.index(table.model)].kind
-            if not self._makes_checkpoint(maker):
-                self._complain(Problem((*at, "model"), f"stage '{table.model}' makes no checkpoint"))
+            self._check_makes_checkpoint(table.model, (*at, "model"))
+            model, model_from = None, table.model
         elif table.model is not None:
-            model = self._model(table.model, (*at, "model"))
+            model, model_from = self._model(table.model, (*at, "model")), None
         elif last is not None:
-            model_from, model = last, None
-        elif self.recipe.model is None and stage.cls.needs_model:
-            text = "there is no model to start from"
-            self._complain(Problem(at, text, 'give the recipe a model: model = "owner/name"'))
+            model, model_from = None, last
+        else:
+            model_from = None
+            if self.recipe.model is None and stage.cls.needs_model:
+                hint = 'give the recipe one: model = "owner/name"'
+                self._complain(Problem(at, "there is no model to start from", hint))
         if engine is None or executor is None:
             return None
-        table_json = {
-            "name": table.name,
-            "stage": stage.to_table(),
-            "trainer": trainer.to_table() if trainer else None,
-            "engine": engine.to_table(),
-            "executor": executor.to_table(),
-            "rollout": rollout.model_dump(mode="json"),
-            "prompt": self.recipe.prompts.get(rollout.prompt),
-            "model": model,
-            "model_from": model_from,
+        planned = PlannedStage(
+            table.name, stage, trainer, engine, executor, rollout, model, model_from, uses, table={}
+        )
+        return replace(planned, table=self._table(planned))
+
+    def _table(self, stage: PlannedStage) -> Table:
+        return {
+            "name": stage.name,
+            "stage": stage.stage.to_table(),
+            "trainer": stage.trainer.to_table() if stage.trainer else None,
+            "engine": stage.engine.to_table(),
+            "executor": stage.executor.to_table(),
+            "rollout": stage.rollout.model_dump(mode="json"),
+            "prompt": self.recipe.prompts.get(stage.rollout.prompt),
+            "model": stage.model,
+            "model_from": stage.model_from,
             "seed": self.recipe.seed,
             "deterministic": self.recipe.deterministic,
-            **{
-                section: {key: self._used(section, key) for key in keys}
-                for section, keys in uses.items()
-                if section != "data"
+            "weights": {
+                key: self.recipe.rewards[key].weight
+                for key in stage.uses.get("rewards", ())
+                if key in self.recipe.rewards
             },
-            "data": list(uses.get("data", ())),
+            "data": list(stage.uses.get("data", ())),
+            **{
+                section: {
+                    key: self.resolved[section][key].to_table()
+                    for key in stage.uses.get(section, ())
+                    if key in self.resolved[section]
+                }
+                for section in SECTIONS
+            },
         }
-        return PlannedStage(
-            table.name, stage, trainer, engine, executor, rollout, model, model_from, uses, table_json
-        )
 
-    def _makes_checkpoint(self, kind: str) -> bool:
-        try:
+    def _check_makes_checkpoint(self, name: str, at: Key) -> None:
+        kind = next(s.kind for s in self.recipe.stage if s.name == name)
+        with suppress(PluginError):  # complained of at that stage
             cls = self.registry.resolve("stage", kind).cls
-        except PluginError:
-            return True  # complained of elsewhere
-        return issubclass(cls, Stage) and cls.produces_checkpoint
+            if issubclass(cls, Stage) and not cls.produces_checkpoint:
+                self._complain(Problem(at, f"stage '{name}' makes no checkpoint"))
 
     def _rollout(self, table: StageTable, at: Key) -> RolloutSettings | None:
         base = self.recipe.rollout.settings.model_dump()
@@ -301,51 +324,25 @@ class _Planner:
             )
         return None
 
-    def _uses(self, config: PluginConfig, earlier: list[str], at: Key) -> dict[str, tuple[str, ...]]:
-        uses: dict[str, tuple[str, ...]] = {}
-        for section in [*SECTIONS, "data"]:
-            if section not in type(config).model_fields:
-                continue
-            known = earlier if section == "data" else self._keys(section)
-            value = getattr(config, section)
-            uses[section] = (
-                ()
-                if value is None and section == "data"
-                else tuple(known if value is None else _names(value))
-            )
-            for name in uses[section]:
-                if name not in known:
-                    what = (
-                        "earlier stage"
-                        if section == "data"
-                        else f"[{'rollout.' * (section == 'tools')}{section}] table"
-                    )
-                    self._complain(
-                        Problem((*at, section), f"no {what} is called {name!r}{nearest(name, known)}")
-                    )
-        return uses
-
-    def _keys(self, section: str) -> list[str]:
-        return list(self.recipe.rollout.tools if section == "tools" else getattr(self.recipe, section))
-
-    def _used(self, section: str, key: str) -> Table | None:
-        resolved = self.resolved[section].get(key)
-        if resolved is None:
-            return None
-        weight = {"weight": self.recipe.rewards[key].weight} if section == "rewards" else {}
-        return {**resolved.to_table(), **weight}
+    def _names(self, section: str, value: Any, earlier: list[str], at: Key) -> tuple[str, ...]:
+        """The keys that a reference names, each of them checked."""
+        known = earlier if section == "data" else list(self._tables(section))
+        if value is None:
+            return () if section == "data" else tuple(known)
+        if isinstance(value, Mapping):
+            strings = all(isinstance(v, str) for v in value.values())
+            names = tuple(value.values() if strings else value)
+        else:
+            names = (value,) if isinstance(value, str) else tuple(value)
+        where = {"data": "earlier stage", "tools": "[rollout.tools] table"}.get(section, f"[{section}] table")
+        for name in names:
+            if name not in known:
+                self._complain(
+                    Problem((*at, section), f"no {where} is called {name!r}{nearest(name, known)}")
+                )
+        return names
 
     def _complain(self, problem: Problem) -> None:
         """Once a place and fault: an engine that every stage uses is complained of once."""
         if all((p.key, p.text) != (problem.key, problem.text) for p in self.problems):
             self.problems.append(problem)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """The names in a reference: one, several, or a table whose values (where they are strings) or keys are names."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, Mapping):
-        strings = all(isinstance(v, str) for v in value.values())
-        return tuple(value.values()) if strings else tuple(value)
-    return tuple(value)

@@ -166,7 +166,7 @@ def make_trajectory(pieces: Sequence[tuple[Any, ...]], task: Task | None = None,
             language, code = fences[-1] if fences else ("python", None)
             extra = {"call": ToolCall(language, code, index=len(trajectory.calls)), "result": result}
             text = f"{'' if pending.endswith(chr(10)) else chr(10)}```output\n{text.rstrip()}\n```\n"
-        pending = "" if author == "tool" else pending + text
+        pending = "" if author in ("prompt", "tool") else pending + text
         trajectory.turns.append(Turn(author, tuple(tokenizer.encode(text)), text, **extra))
     return trajectory
 

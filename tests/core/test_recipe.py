@@ -326,6 +326,19 @@ def test_all_faults_are_shown_at_once_in_the_order_of_the_file(write: Any) -> No
             "line 27: stage.first.data: no earlier stage is called 'look'",
         ),
         (
+            ("[rollout.tools.pen]", "tools.pen.use = 3"),
+            "line 14: rollout.tools.pen.use: input should be a plugin's name",
+        ),
+        (('use = "prize"', "use = 3"), "line 17: rewards.right.use: input should be a valid string, not 3"),
+        (
+            ('kind = "measure"', 'kind = "measure"\nmodel = "zero"\n[[stage]]\nname = "x"\nkind = "measure"'),
+            "line 34: stage.look.model: there is no model 'zero'",
+        ),
+        (
+            ("[stage.rollout]", '[[stage]]\nname = "x"\nkind = "measure"\nmodel = "look"\n[stage.rollout]'),
+            "line 39: stage.x.model: stage 'look' makes no checkpoint",
+        ),
+        (
             ('tasks = "train"', 'taks = "train"'),
             "line 27: stage.first.taks: unknown key; did you mean 'tasks'?",
         ),
