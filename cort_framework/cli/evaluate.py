@@ -9,6 +9,7 @@ import click
 
 from cort_framework.cli.options import echo_json, json_option, recipe_options
 from cort_framework.cli.show import near, results_table, stdout
+from cort_framework.cli.solve import find_recipe_of, recipe_of_model
 from cort_framework.display import Display
 from cort_framework.pipeline import run
 from cort_framework.recipe import Recipe, load_recipe, make_plan
@@ -17,9 +18,7 @@ from cort_framework.settings import validated
 
 @click.command("eval")
 @click.option("--model", required=True, help="A checkpoint folder, a hub id or a model's name.")
-@click.option(
-    "--recipe", default="cort_math", show_default=True, help="Where task sets, tools and settings come from."
-)
+@recipe_of_model
 @recipe_options
 @click.option(
     "--tasks",
@@ -50,7 +49,7 @@ from cort_framework.settings import validated
 @json_option
 def evaluate(
     model: str,
-    recipe: str,
+    recipe: str | None,
     profile: str | None,
     overrides: Sequence[str],
     tasks: Sequence[str],
@@ -63,7 +62,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure a model: accuracy with its interval, tokens, calls and behaviour, each trajectory kept on disk."""
-    loaded = load_recipe(recipe, profile, overrides)
+    loaded = load_recipe(find_recipe_of(model, recipe), profile, overrides)
     stage = {
         "name": "evaluate",
         "kind": "evaluate",

@@ -51,7 +51,7 @@ def run(
     """
     plan = make_plan(load_recipe(recipe, profile, overrides))
     if dry_run:
-        stdout().print(plan_summary(plan))
+        stdout().print(plan_summary(plan, run_dir))
         return
     display = Display()
     try:
@@ -63,7 +63,7 @@ def run(
 
 
 # --- before -----------------------------------------------------------------------------------------------------
-def plan_summary(plan: Plan) -> Group:
+def plan_summary(plan: Plan, run_dir: Path | None = None) -> Group:
     """The plan as tables: task sets, then stages with their models, data and rollout settings."""
     sets = [
         (name, f"{r.cls.name} ({r.distribution})", number(_size(plan, name)))
@@ -71,7 +71,10 @@ def plan_summary(plan: Plan) -> Group:
     ]
     stages = [(s.name, s.stage.cls.name, _start(plan, s), _data(s), _rollouts(s)) for s in plan.stages]
     return Group(
-        Text(f"{plan.recipe.name}, seed {plan.recipe.seed}, in runs/{plan.recipe.name}", "bold"),
+        Text(
+            f"{plan.recipe.name}, seed {plan.recipe.seed}, in {run_dir or Path('runs') / plan.recipe.name}",
+            "bold",
+        ),
         table(("task set", "source", "tasks"), sets, names=2),
         table(("stage", "kind", "starts from", "data", "rollouts"), stages, names=5),
     )
@@ -171,13 +174,4 @@ def solve_command(report: RunReport, sample: Trajectory | None) -> str:
     problem = sample.task.prompt if sample is not None else EXAMPLE
     if len(problem) > LONGEST_EXAMPLE or "\n" in problem:
         problem = EXAMPLE
-    parts = [
-        "cort",
-        "solve",
-        "--model",
-        near(report.checkpoint),
-        "--recipe",
-        near(report.folder / "recipe.toml"),
-        problem,
-    ]
-    return shlex.join(parts)
+    return shlex.join(["cort", "solve", "--model", near(report.checkpoint), problem])

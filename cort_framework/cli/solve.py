@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,12 +27,27 @@ LOOK_EVERY = 8
 """Tokens between two looks at the growing trajectory, where no hint injector decides that."""
 
 
+DEFAULT_RECIPE = "cort_math"
+
+
+def recipe_of_model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--recipe``: as ``recipe``, for ``find_recipe_of``."""
+    text = f"Where engine, tools and settings come from; that of the run that made the model, or {DEFAULT_RECIPE}."
+    return click.option("--recipe", help=text)(command)
+
+
+def find_recipe_of(model: str | None, recipe: str | None) -> str:
+    """The recipe that was asked for, or that of the run whose stage made the checkpoint, or the default."""
+    if recipe is not None:
+        return recipe
+    own = Path(model or "").expanduser().resolve().parent.parent / "recipe.toml"
+    return str(own) if model and own.is_file() else DEFAULT_RECIPE
+
+
 @click.command()
 @click.argument("problem")
 @click.option("--model", help="A checkpoint folder, a hub id or a model's name; the recipe's own by default.")
-@click.option(
-    "--recipe", default="cort_math", show_default=True, help="Where engine, tools and settings come from."
-)
+@recipe_of_model
 @recipe_options
 @click.option("--engine", help="Another engine.")
 @click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")
@@ -48,7 +64,7 @@ LOOK_EVERY = 8
 def solve(
     problem: str,
     model: str | None,
-    recipe: str,
+    recipe: str | None,
     profile: str | None,
     overrides: Sequence[str],
     engine: str | None,
@@ -63,7 +79,9 @@ def solve(
     """Solve PROBLEM while you watch: prompt, model, tool and hint each in a colour of its own."""
     changes = {"engine": engine, "prompt": prompt, "temperature": temperature, "max_tokens": max_tokens}
     settings = {name: value for name, value in changes.items() if value is not None}
-    plan = solving_plan(load_recipe(recipe, profile, overrides), model, settings, tools, hints)
+    plan = solving_plan(
+        load_recipe(find_recipe_of(model, recipe), profile, overrides), model, settings, tools, hints
+    )
     console = stdout()
     live = Live(console)
     with Runtime(plan.recipe.seed, plan.recipe.deterministic, _preload(plan)) as runtime:

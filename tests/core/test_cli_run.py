@@ -194,11 +194,12 @@ def test_a_run_shows_a_trajectory_the_tables_the_checkpoint_and_the_next_command
     for stage in ("base", "collect", "tune", "tuned", "total"):
         assert re.search(rf"^ {stage} .*\d+\.\d", out, re.MULTILINE), stage
     assert f"checkpoint: {Path('runs/sums/tune/checkpoint')}" in out
-    assert (
-        "cort solve --model runs/sums/tune/checkpoint --recipe runs/sums/recipe.toml 'What is 10 times 7?'"
-        in out
-    )
+    assert "cort solve --model runs/sums/tune/checkpoint 'What is 10 times 7?'" in out
     assert "natural on easy 6/6" in err and "\x1b" not in out
+    assert (
+        main(["solve", "--model", "runs/sums/tune/checkpoint", "What is 10 times 7?"]) == 0
+    )  # as the run's recipe says
+    assert capsys.readouterr().out.endswith("answer: 70\n")
     assert json.loads(Path("runs/sums/results.json").read_text())[0]["name"] == "natural"
 
 
