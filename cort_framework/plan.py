@@ -245,9 +245,9 @@ class _Planner:
         planned = PlannedStage(
             table.name, stage, trainer, engine, executor, rollout, model, model_from, uses, table={}
         )
-        return replace(planned, table=self._table(planned))
+        return replace(planned, table=self._table(planned, table.model or self.recipe.model))
 
-    def _table(self, stage: PlannedStage) -> Table:
+    def _table(self, stage: PlannedStage, model_name: str | None) -> Table:
         return {
             "name": stage.name,
             "stage": stage.stage.to_table(),
@@ -256,7 +256,7 @@ class _Planner:
             "executor": stage.executor.to_table(),
             "rollout": stage.rollout.model_dump(mode="json"),
             "prompt": self.recipe.prompts.get(stage.rollout.prompt),
-            "model": stage.model,
+            "model": model_name if stage.model else None,  # not its folder: a checkout may move
             "model_from": stage.model_from,
             "seed": self.recipe.seed,
             "deterministic": self.recipe.deterministic,
