@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-import cort_framework as cort
-from cort_framework.rendering import render
 from pydantic import Field
 
+import cort_framework as cort
+from cort_framework.rendering import render
 from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
 
 

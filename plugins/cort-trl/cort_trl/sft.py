@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-import cort_framework as cort
-from cort_framework.rendering import render
 from pydantic import Field
 
+import cort_framework as cort
+from cort_framework.rendering import render
 from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import cort_framework as cort
 from pydantic import Field
+
+import cort_framework as cort
 
 REQUIRES = ("torch>=2.11", "transformers>=5.10", "trl>=1.16,<1.17", "accelerate>=1.15", "datasets>=4.0")
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cort_framework import Sampling
-from cort_framework.errors import EngineError
 from cort_transformers.decoder import Decoder, Row
 from cort_transformers.loading import load_model, load_tokenizer
 from cort_transformers.proof import check_reproducible, largest_gap
@@ -16,6 +14,9 @@ from cort_transformers.tokenizer import HuggingFaceTokenizer, StopWatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_model
+
+from cort_framework import Sampling
+from cort_framework.errors import EngineError
 
 VOCABULARY = 300
 

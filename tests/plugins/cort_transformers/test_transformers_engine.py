@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import cort_framework as cort
 import pytest
 import torch
-from cort_framework.errors import EngineError
 from cort_transformers.engine import TransformersEngine
 from tiny_models import save_tiny, tiny_model
+
+import cort_framework as cort
+from cort_framework.errors import EngineError
 
 
 @asynccontextmanager
