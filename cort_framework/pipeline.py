@@ -427,7 +427,6 @@ def _describe(plan: Plan, folder: Path) -> None:
     """What is run, with what, where: written before anything starts."""
     write_text(folder / "recipe.toml", plan.recipe.to_toml())
     write_text(folder / "plan.json", plan.to_json() + "\n")
-    packages = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
     write_json(
         folder / "environment.json",
         {
@@ -435,9 +434,16 @@ def _describe(plan: Plan, folder: Path) -> None:
             "platform": platform.platform(),
             "seed": plan.recipe.seed,
             "deterministic": plan.recipe.deterministic,
-            "packages": dict(sorted(packages.items())),
+            "packages": _packages(),
         },
     )
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """What is installed, by name; read once, as it takes a second."""
+    found = (d.metadata for d in importlib.metadata.distributions())
+    return dict(sorted((m["Name"], m["Version"]) for m in found if m["Name"]))
 
 
 __all__ = ["CortError", "Run", "RunReport", "StageRecord", "model_digest", "run"]
