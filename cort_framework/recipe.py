@@ -58,12 +58,12 @@ RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.paren
 def find_recipe(name_or_path: str | Path) -> Path:
     """A recipe's file, by path or by the name of one that ships with the framework. Raises ``RequestError``."""
     path = Path(name_or_path).expanduser()
-    if path.exists():
-        return path
     shipped = shipped_recipes()
     name = path.name.removesuffix(".toml")
-    if str(name_or_path) in (name, path.name) and name in shipped:
+    if str(name_or_path) in (name, path.name) and name in shipped and not path.is_file():
         return shipped[name]
+    if path.exists():
+        return path
     if name in shipped:
         raise RequestError(
             f"there is no file {path}", f"the recipe {name} ships with the framework: use its name alone"
@@ -89,27 +89,27 @@ def load_recipe(
     path = find_recipe(name_or_path)
     text, data = read_toml(path)
     profiles = data.pop("profile", {})
+    if not isinstance(profiles, dict) or not all(isinstance(table, dict) for table in profiles.values()):
+        raise RequestError(f"{path}: `profile` holds tables: [profile.NAME]")
     source = Source(path, text, profile)
     problems: list[Problem] = []
     stages = _stages_by_name(data)
     source.stages = list(stages)
     if profile is not None:
-        if not isinstance(profiles, Mapping) or not isinstance(profiles.get(profile), Mapping):
+        if profile not in profiles:
             raise RequestError(f"{path} has no profile {profile!r}{nearest(profile, list(profiles))}")
         source.profile_table = profiles[profile]
-        named = source.profile_table.get("stage", {})
+        rest, named = _split_stages(source.profile_table, f"{path}: [profile.{profile}.stage]")
         problems += _unknown_stages(named, stages, ("profile", profile, "stage"))
-        data = merge(data, {k: v for k, v in source.profile_table.items() if k != "stage"})
-        stages = {n: merge(t, named[n]) if n in named else t for n, t in stages.items()}
+        data = merge(data, rest)
+        stages = {name: merge(table, named.get(name, {})) for name, table in stages.items()}
     for argument in overrides:
         keys, value = parse_override(argument)
         for part in reversed(keys):
             value = {part: value}
-        named = value.pop("stage", {})
-        if not isinstance(named, Mapping) or not all(isinstance(v, Mapping) for v in named.values()):
-            raise RequestError(f"--set {argument}: a stage's key is addressed as stage.NAME.KEY=VALUE")
-        data = merge(data, value)
-        stages = {n: merge(t, named[n]) if n in named else t for n, t in stages.items()}
+        rest, named = _split_stages(value, f"--set {argument}")
+        data = merge(data, rest)
+        stages = {name: merge(table, named.get(name, {})) for name, table in stages.items()}
         place: Key = tuple(keys)
         if named:
             problems += _unknown_stages(named, stages, ("stage",))
@@ -166,9 +166,15 @@ def _stages_by_name(data: Table) -> dict[str, Table]:
     return named
 
 
-def _unknown_stages(named: Any, stages: Mapping[str, Table], at: Key) -> list[Problem]:
-    if not isinstance(named, Mapping):
-        return [Problem(at, "stages are addressed by name: [profile.NAME.stage.STAGE]")]
+def _split_stages(layer: Mapping[str, Any], where: str) -> tuple[Table, dict[str, Table]]:
+    """What a profile or ``--set`` says of the recipe, and of each stage by its name."""
+    named = layer.get("stage", {})
+    if not isinstance(named, dict) or not all(isinstance(table, dict) for table in named.values()):
+        raise RequestError(f"{where}: a stage's keys are addressed by its name: stage.NAME.KEY")
+    return {key: value for key, value in layer.items() if key != "stage"}, named
+
+
+def _unknown_stages(named: Mapping[str, Table], stages: Mapping[str, Table], at: Key) -> list[Problem]:
     return [
         Problem((*at, name), f"no stage is called {name!r}{nearest(name, list(stages))}")
         for name in named

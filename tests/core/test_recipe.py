@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cort_framework as cort
@@ -422,6 +423,14 @@ def test_a_fault_in_a_profile_or_in_set_is_shown_there(write: Any) -> None:
     ]
 
 
+def test_a_folder_with_the_name_of_a_shipped_recipe_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cort_math").mkdir()
+    assert find_recipe("cort_math").is_file()
+
+
 @pytest.mark.parametrize("override", ["", "=1", "seed", "stage=1", "stage.first=2", "a b=1"])
 def test_a_malformed_set_is_refused(write: Any, override: str) -> None:
     with pytest.raises(RequestError, match="--set"):
@@ -471,6 +480,26 @@ def test_no_file_raises_anything_but_a_request_error(
     path.write_bytes(content)
     with pytest.raises(RequestError):
         load_recipe(path)
+
+
+keys = st.sampled_from(
+    ["name", "stage", "kind", "profile", "x", "rollout", "tools", "use", "tasks", "source", "options"]
+)
+junk = st.recursive(
+    st.sampled_from([1, "x", "measure", "learn", True, -0.5]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(keys, junk, max_size=4), st.sampled_from([None, "x"]), st.lists(keys, max_size=3))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_tables_in_no_order_raise_anything_but_a_request_error(
+    write: Any, table: dict[str, Any], profile: str | None, override: list[str]
+) -> None:
+    path = write(to_toml(tomllib.loads(GOOD) | table))
+    with contextlib.suppress(RequestError):
+        make_plan(load_recipe(path, profile, [f"{'.'.join(override)}=1"] if override else []))
 
 
 names = st.text("ab-_1 .\"'é", min_size=1, max_size=4)
