@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ class Teach(Trainer):
 ALL = (Sums, Pupil, Answer, Right, Nothing, Okay, Teach, PythonHere, *cort_stages(), *cort_executors())
 
 
+@cache
 def registry() -> Registry:
     registry = Registry(plugins=())
     for cls in ALL:
