@@ -1,9 +1,9 @@
 """The kernel: ipykernel's own, with one bounded transcript a cell and plain tracebacks.
 
 A template process calls ``build`` once, forks, and calls ``serve`` in the child (``cold`` starts an ordinary kernel of
-the same class). It answers any Jupyter client. What our own client wants of a cell travels in the metadata of its ``execute_reply``, under ``cort``, so that
-one message holds all of it, in order: ``text``, ``dropped`` (characters), ``error`` (``None``, or the exception's
-class and message).
+the same class). It answers any Jupyter client. What our own client wants of a cell travels in the metadata of its
+``execute_reply``, under ``cort``, so that one message holds all of it, in order: ``text``, ``dropped`` (characters),
+``error`` (``None``, or the exception's class and message).
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class CellStream(OutStream):
             if room > 0:
                 super().write(string[:room])
         return len(string)
+
+    def fileno(self) -> int:
+        """For ``subprocess`` and the like: what is written there comes into the transcript, too."""
+        return 1 if self.name == "stdout" else 2
 
 
 def bounded(kernel: CortKernel, data: dict[str, Any]) -> dict[str, Any]:
@@ -243,9 +247,8 @@ class CortKernel(IPythonKernel):
         self.read_captured()
         if reply["status"] == "error":
             reply["evalue"] = clip(reply["evalue"], self.transcript.limit)
-            reply["traceback"] = clip("\n".join(reply.get("traceback") or []), self.transcript.limit).split(
-                "\n"
-            )
+            lines = "\n".join(reply.get("traceback") or [])
+            reply["traceback"] = clip(lines, self.transcript.limit).split("\n")
         return reply
 
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
@@ -305,9 +308,7 @@ def build() -> CortKernel:
     """A complete kernel without sockets or threads; ``serve`` gives it those after the fork."""
     warnings.filterwarnings("ignore", message="To exit: use")
     kernel = CortKernel.instance(session=Session(key=b""), config=shell_config(), log=quiet_logger())
-    kernel.shell.run_cell(
-        "1", store_history=False, silent=True
-    )  # the paths that a first cell takes, taken once
+    kernel.shell.run_cell("1", store_history=False, silent=True)  # a first cell is slow: let it be this one
     return kernel
 
 

@@ -70,4 +70,4 @@ class Transcript:
         if size <= self.limit:
             return end, 0
         dropped = size - 2 * half
-        return f"{(head or end)[:half]}\n[{dropped} characters dropped]\n{end[-half:]}", dropped
+        return f"{(head or end)[:half]}\n[... {dropped} characters left out ...]\n{end[-half:]}", dropped

@@ -99,7 +99,7 @@ def test_exit_ends_the_cell_and_keeps_the_session(cells: Cells) -> None:
 
 def test_a_long_output_keeps_both_ends_and_says_what_is_gone(cells: Cells) -> None:
     (result,) = cells("print('a' * 1000 + 'b' * 1000)")
-    assert result.text == "a" * 400 + "\n[1200 characters dropped]\n" + "b" * 400
+    assert result.text == "a" * 400 + "\n[... 1200 characters left out ...]\n" + "b" * 400
     assert result.dropped_characters == 1200
 
 

@@ -18,7 +18,7 @@ def test_however_it_is_written_a_transcript_shows_the_ends_and_counts_the_rest(
     if dropped:
         kept = whole.rstrip("\n")
         assert len(kept) > limit
-        assert text == f"{kept[:half]}\n[{dropped} characters dropped]\n{kept[-half:]}"
+        assert text == f"{kept[:half]}\n[... {dropped} characters left out ...]\n{kept[-half:]}"
         assert dropped == len(kept) - 2 * half
     else:
         assert text == whole.rstrip("\n")
