@@ -29,8 +29,8 @@ _KEPT = (
 def new_root() -> Path:
     """A private folder for one template's kernels, short enough for the sockets in it."""
     for parent in (tempfile.gettempdir(), "/tmp"):
-        if len(parent) < MAX_SOCKET_PATH - 40:
-            return Path(tempfile.mkdtemp(prefix="cort-", dir=parent))
+        if len(parent) < MAX_SOCKET_PATH - 45:
+            return Path(tempfile.mkdtemp(prefix="cort-kernels-", dir=parent))
     raise OSError(f"the temporary folder {tempfile.gettempdir()} has too long a path for sockets: set TMPDIR")
 
 

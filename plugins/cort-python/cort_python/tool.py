@@ -61,7 +61,7 @@ class PythonTool(Tool):
         """Address space that a session may take for itself; code that asks for more gets a MemoryError. Linux."""
         max_kernels: int = Field(default=64, gt=0)
         """Sessions that have a kernel at the same time; the first call of another one waits for its turn."""
-        start_timeout_s: float = Field(default=120.0, gt=0)
+        start_timeout_s: float = Field(default=45.0, gt=0)
         """Seconds that the first call may wait for its turn and its kernel."""
         preload: tuple[str, ...] = ()
         """Modules that are imported before any session starts, so that importing them there takes no time. Numpy's
