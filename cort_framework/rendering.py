@@ -47,12 +47,9 @@ def render(trajectory: Trajectory, train_on: Iterable[Author] = ("model", "hint"
 class Detokenizer:
     """Decodes ids one stretch at a time, as the whole decodes; a character whose bytes are not all there yet is held back.
 
-    It decodes a short window behind each new token, so the cost of a trajectory is linear in its length and tokenizers
-    that treat the first token of a text differently (a leading space) decode as they would in one piece.
+    It decodes a short window before each stretch with it, so the cost of a trajectory is linear in its length and
+    tokenizers that treat the first token of a text differently (a leading space) decode as they would in one piece.
     """
-
-    _longest = 16
-    """More tokens than any character is spread over: what is not one by then never will be."""
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         """``before``: the ids that the text goes on from."""
@@ -60,37 +57,30 @@ class Detokenizer:
         self._window = list(before[-4:])
         self._given = tokenizer.decode(self._window)
         """Text of the window that was already given out."""
-        self._held = 0
-        """How many of the window's last tokens have not been given out."""
 
-    def feed(self, ids: Sequence[int]) -> list[str]:
-        """The text that each of the ids completes; an empty string where a character is still incomplete."""
-        return [self._next(token) for token in ids]
-
-    def _next(self, token: int) -> str:
-        self._window.append(token)
-        self._held += 1
+    def feed(self, ids: Sequence[int]) -> str:
+        """The text that the ids complete; empty where a character is still incomplete."""
+        self._window.extend(ids)
         text = self._tokenizer.decode(self._window)
-        if not text.endswith("\ufffd"):
-            new = text[len(self._given) :]
-            self._window = self._window[-self._held :]  # begins with a whole character
-            self._given = self._tokenizer.decode(self._window)
-            self._held = 0
-            return new
-        if self._held < self._longest:
-            return ""
-        new = text[
-            len(self._given) : -1
-        ]  # only the last mark, of three bytes at most, may still become a character
-        self._window = self._window[-4:]
-        self._given = self._tokenizer.decode(self._window)[:-1]
-        self._held = 4
+        whole = text.rstrip("\ufffd")  # bytes at the end that are no character may yet become one
+        new = whole[len(self._given) :]
+        self._given = text[: max(len(whole), len(self._given))]
+        if whole == text:
+            self._shorten()
         return new
+
+    def _shorten(self) -> None:
+        """A character is at most four tokens; the window has to begin with a whole one."""
+        for tail in (self._window[-n:] for n in (4, 3, 2, 1)):
+            text = self._tokenizer.decode(tail)
+            if "\ufffd" not in text:
+                self._window, self._given = tail, text
+                return
 
     def flush(self) -> str:
         """What is left of an incomplete character, as the tokenizer shows it."""
         text = self._tokenizer.decode(self._window)
-        new, self._given, self._held = text[len(self._given) :], text, 0
+        new, self._given = text[len(self._given) :], text
         return new
 
 
@@ -98,7 +88,7 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int], before: Sequence[int] 
     """One string a token; joined, the text of the ids where they come after ``before``. A character spread over tokens
     belongs to its last one."""
     detokenizer = Detokenizer(tokenizer, before)
-    texts = detokenizer.feed(ids)
+    texts = [detokenizer.feed([i]) for i in ids]
     if texts:
         texts[-1] += detokenizer.flush()
     return texts

@@ -68,8 +68,8 @@ class _Growing:
         self.tokenizer = tokenizer
         self.ids = trajectory.ids
         self.detokenizer = Detokenizer(tokenizer, self.ids)
-        self.pieces: list[str] = []
-        """Text of each token of the last generation."""
+        self.sampled = 0
+        """How many of the last ids are the last generation's."""
         self.eos = False
         """The last token is the model's end of sequence."""
         self.pending = ""
@@ -80,10 +80,10 @@ class _Growing:
     def add_generation(self, generation: Generation) -> None:
         """Append sampled tokens; a stretch that goes on from one with the same weights is the same turn."""
         self.eos = generation.stop == "eos"
-        self.pieces = self.detokenizer.feed(generation.ids)
+        self.sampled = len(generation.ids)
+        text = self.detokenizer.feed(generation.ids)
         if self.eos:
-            self.pieces[-1] += self.detokenizer.flush()
-        text = "".join(self.pieces)
+            text += self.detokenizer.flush()
         last = self.trajectory.turns[-1]
         if (
             last.author == "model"
@@ -110,16 +110,20 @@ class _Growing:
     def trim(self, end: int) -> None:
         """Drop the last generation's tokens that lie wholly behind position ``end`` of ``pending``: an engine that went on
         after a call sampled them without the call's output. What comes before them was sampled as if they never were."""
-        keep = len(self.pieces)
-        surplus = len(self.pending) - end
-        while keep and len(self.pieces[keep - 1]) <= surplus:
+        surplus, before = len(self.pending) - end, len(self.ids) - self.sampled
+        detokenizer = Detokenizer(self.tokenizer, self.ids[:before])
+        pieces = [detokenizer.feed([i]) for i in self.ids[before:]]
+        if self.eos:
+            pieces[-1] += detokenizer.flush()
+        keep = len(pieces)
+        while keep and len(pieces[keep - 1]) <= surplus:
             keep -= 1
-            surplus -= len(self.pieces[keep])
-        dropped = len(self.pieces) - keep
+            surplus -= len(pieces[keep])
+        dropped = len(pieces) - keep
         if not dropped:
             return
         turn = self.trajectory.turns[-1]
-        text = "".join(self.pieces[keep:])
+        text = "".join(pieces[keep:])
         n = len(turn.ids) - dropped
         kept = replace(
             turn,
@@ -129,27 +133,29 @@ class _Growing:
         )
         self.trajectory.turns[-1:] = [kept] if n else []
         self.trajectory.discarded_tokens += dropped
-        del self.ids[-dropped:], self.pieces[keep:]
+        del self.ids[-dropped:]
         self.pending = self.pending[: len(self.pending) - len(text)]
         self.detokenizer = Detokenizer(self.tokenizer, self.ids)
-        self.eos = False
+        self.sampled, self.eos = keep, False
+
+    def flush(self) -> None:
+        """Nothing follows that could complete a character."""
+        if rest := self.detokenizer.flush():
+            last = self.trajectory.turns[-1]
+            self.trajectory.turns[-1] = replace(last, text=last.text + rest)
+            self.pending += rest
 
     def add_text(self, author: Author, text: str, **fields: Any) -> None:
         """Append text that no model sampled. An end of sequence that it follows was none, and is dropped."""
         if self.eos:
             self.trim(len(self.said))
-        last = self.trajectory.turns[-1]
-        rest = self.detokenizer.flush()
-        if rest:
-            self.trajectory.turns[-1] = replace(last, text=last.text + rest)
+        self.flush()
         ids = self.tokenizer.encode(text.encode(errors="replace").decode())
-        text = (
-            "".join(self.detokenizer.feed(ids)) + self.detokenizer.flush()
-        )  # a tokenizer may put a space in front
+        text = self.detokenizer.feed(ids) + self.detokenizer.flush()  # a tokenizer may put a space in front
         self.trajectory.turns.append(Turn(author, tuple(ids), text, **fields))
         self.ids.extend(ids)
-        self.pieces, self.eos = [], False
-        self.pending = "" if author == "tool" else self.pending + rest + text
+        self.sampled, self.eos = 0, False
+        self.pending = "" if author == "tool" else self.pending + text
 
 
 async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajectory]:
@@ -213,6 +219,7 @@ async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup,
             trajectory.stop_reason = "eos"
             return
         elif (left := settings.max_tokens - trajectory.response_tokens) <= 0:
+            live.flush()
             trajectory.stop_reason = "length"
             return
         else:
