@@ -13,6 +13,7 @@ token's arithmetic is the same whether it is read or sampled, alone or in compan
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,21 +28,24 @@ GRAIN, BLOCK = 64, 256
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A piece of a sequence to read: tokens ``[first, first + count)`` of the batch, seen by ``mask``
-    ``[count, 1, 1, length]``."""
+class Span:
+    """Tokens ``[first, first + count)`` of the batch that attend in one call: one each of as many slots from ``slot`` on,
+    or (``one_slot``) all of the sequence in ``slot``."""
 
-    slot: int
     first: int
     count: int
+    slot: int
+    one_slot: bool
     length: int
+    """Keys that are looked at."""
     mask: Tensor
+    """``[count, 1, 1, length]``, additive."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass. Tokens ``0 .. rows - 1`` are one each of the slots ``0 .. rows - 1``; the chunks follow, then
-    padding, which is written to a slot that nobody reads."""
+    """One forward pass. Tokens ``0 .. rows - 1`` are one each of the slots ``0 .. rows - 1``; what else is read follows,
+    then padding, which is written to a slot that nobody reads."""
 
     ids: Tensor
     """``[tokens, 1]``"""
@@ -49,12 +53,8 @@ class Batch:
     """``[tokens, 1]``: where in its sequence each token stands."""
     slots: Tensor
     """``[tokens]``: whose sequence it is."""
-    rows: int
-    length: int
-    """Keys that the first ``rows`` tokens look at."""
-    mask: Tensor
-    """``[rows, 1, 1, length]``, additive."""
-    chunks: Sequence[Chunk]
+    spans: Sequence[Span]
+    """In the order of their tokens; only padding is in none."""
 
 
 class Slots:
@@ -98,6 +98,13 @@ class Slots:
         if length and self.store is not None and source != target:
             self.store[:, :, target, :, :length] = self.store[:, :, source, :, :length]
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first ``length`` positions of two slots."""
+        if self.store is not None:
+            saved = self.take(one, length)
+            self.copy(other, one, length)
+            self.put(other, saved, length)
+
     def take(self, slot: int, length: int) -> Tensor:
         """A copy of a slot's first positions, ``[layers, 2, kv heads, length, head dim]``."""
         assert self.store is not None
@@ -129,22 +136,17 @@ def slot_attention(
     tokens, heads, _, width = query.shape
     keys, values = slots.write(int(module.layer_idx), batch, key[:, :, 0], value[:, :, 0])  # type: ignore[arg-type]
     grouped = query.view(tokens, keys.shape[1], heads // keys.shape[1], width)
-    n, length = batch.rows, batch.length
-    parts = [
-        scaled_dot_product_attention(
-            grouped[:n], keys[:n, :, :length], values[:n, :, :length], batch.mask, scale=scaling
+    parts = []
+    for span in batch.spans:
+        slots_read = slice(span.slot, span.slot + (1 if span.one_slot else span.count))
+        part = scaled_dot_product_attention(
+            grouped[span.first : span.first + span.count],
+            keys[slots_read, :, : span.length].expand(span.count, -1, -1, -1),
+            values[slots_read, :, : span.length].expand(span.count, -1, -1, -1),
+            span.mask,
+            scale=scaling,
         )
-    ]
-    for chunk in batch.chunks:
-        parts.append(
-            scaled_dot_product_attention(
-                grouped[chunk.first : chunk.first + chunk.count],
-                keys[chunk.slot, None, :, : chunk.length].expand(chunk.count, -1, -1, -1),
-                values[chunk.slot, None, :, : chunk.length].expand(chunk.count, -1, -1, -1),
-                chunk.mask,
-                scale=scaling,
-            )
-        )
+        parts.append(part)
     seen = sum(len(part) for part in parts)
     if seen < tokens:
         parts.append(grouped[seen:])  # padding: any finite number will do
@@ -163,47 +165,44 @@ def lay_out(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Batch:
-    """The batch in which slot ``i`` reads ``reads[i] = (ids, position of the first of them)``, padded to ``width``."""
+    """The batch in which slot ``i`` reads ``reads[i] = (ids, position of the first of them)``, padded to ``width``.
+
+    Neighbouring slots with keys of one ``padded`` length attend together: sort the slots by it.
+    """
     ids = [row[-1] for row, _ in reads]
     positions = [first + len(row) - 1 for row, first in reads]
     slots = list(range(len(reads)))
-    spans: list[tuple[int, int, int, int]] = []
+    pieces: list[tuple[int, int, int, bool, int]] = []
+    for length, run in itertools.groupby(slots, key=lambda slot: padded(positions[slot] + 1)):
+        members = list(run)
+        pieces.append((members[0], len(members), members[0], False, length))
     for slot, (row, first) in enumerate(reads):
-        if len(row) > 1:
-            spans.append((slot, len(ids), len(row) - 1, first))
+        if (more := len(row) - 1) > 0:
+            pieces.append((len(ids), more, slot, True, padded(first + more)))
             ids += row[:-1]
-            positions += range(first, first + len(row) - 1)
-            slots += [slot] * (len(row) - 1)
+            positions += range(first, first + more)
+            slots += [slot] * more
     padding = max(0, width - len(ids))
-    ids += [0] * padding
-    positions += [0] * padding
-    slots += [spare_slot] * padding
+    where = torch.tensor(positions + [0] * padding, device=device)
 
-    where = torch.tensor(positions, device=device)
-    length = _padded(max(positions[: len(reads)]) + 1)
-
-    def mask(first: int, count: int, keys: int) -> Tensor:
-        visible = torch.arange(keys, device=device) <= where[first : first + count, None]
-        return torch.zeros(count, keys, device=device, dtype=dtype).masked_fill_(~visible, float("-inf"))[
+    def mask(first: int, count: int, length: int) -> Tensor:
+        hidden = torch.arange(length, device=device) > where[first : first + count, None]
+        return torch.zeros(count, length, device=device, dtype=dtype).masked_fill_(hidden, float("-inf"))[
             :, None, None
         ]
 
-    chunks = [
-        Chunk(slot, start, count, keys := _padded(first + count), mask(start, count, keys))
-        for slot, start, count, first in spans
-    ]
     return Batch(
-        ids=torch.tensor(ids, device=device)[:, None],
+        ids=torch.tensor(ids + [0] * padding, device=device)[:, None],
         positions=where[:, None],
-        slots=torch.tensor(slots, device=device),
-        rows=len(reads),
-        length=length,
-        mask=mask(0, len(reads), length),
-        chunks=chunks,
+        slots=torch.tensor(slots + [spare_slot] * padding, device=device),
+        spans=[
+            Span(first, count, slot, one_slot, length, mask(first, count, length))
+            for first, count, slot, one_slot, length in pieces
+        ],
     )
 
 
-def _padded(length: int) -> int:
+def padded(length: int) -> int:
     """Keys are summed in blocks of 256; a rest between 257 and 511 would be cut in two at a place that moves with it."""
     grain = GRAIN if length <= BLOCK else BLOCK
     return -(-length // grain) * grain

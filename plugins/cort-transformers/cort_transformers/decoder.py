@@ -9,6 +9,7 @@ only what is new. All of it is exact: see ``attention`` for why no bit of a row 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from cort_framework import Generation, Sampling
 from cort_framework.errors import EngineError
-from cort_transformers.attention import NAME, Slots, lay_out
+from cort_transformers.attention import NAME, Slots, lay_out, padded
 from cort_transformers.sampling import sample, uniform
 from cort_transformers.tokenizer import StopWatch
 
@@ -87,6 +88,7 @@ class Decoder:
         self._admit()
         if not self.rows:
             return []
+        self._arrange()
         budget = READ_AT_ONCE if self.width is None else self.width - len(self.rows)
         reads: list[tuple[list[int], int]] = []
         for row in self.rows:
@@ -201,6 +203,22 @@ class Decoder:
             self._slots.copy(len(self.rows), slot, last.computed)
             self.rows[slot] = last
 
+    def _arrange(self) -> None:
+        """Longest rows in the first slots, so that short ones do not attend over the length of long ones. A row moves a
+        few times in its life."""
+        lengths = [padded(row.computed + 1) for row in self.rows]
+        if all(a >= b for a, b in itertools.pairwise(lengths)):
+            return
+        for slot in range(len(lengths)):
+            while (
+                longer := max(
+                    (i for i in range(slot + 1, len(lengths)) if lengths[i] > lengths[slot]), default=0
+                )
+            ) > 0:
+                self._slots.swap(slot, longer, max(self.rows[slot].computed, self.rows[longer].computed))
+                self.rows[slot], self.rows[longer] = self.rows[longer], self.rows[slot]
+                lengths[slot], lengths[longer] = lengths[longer], lengths[slot]
+
     def _drop_cancelled(self) -> None:
         for slot in reversed(range(len(self.rows))):
             if self.rows[slot].future.cancelled():
@@ -225,7 +243,7 @@ class Decoder:
                 slots=self._slots,
                 batch=batch,
             )
-        logits: Tensor = output.logits[: batch.rows, 0]
+        logits: Tensor = output.logits[: len(reads), 0]
         return logits
 
 

@@ -49,6 +49,7 @@ class TransformersEngine(cort.Engine):
         """Largest gap, in nats, between sampled log-probs and a plain forward pass; by the number format if not given."""
 
     config: Config
+    tokenizer: HuggingFaceTokenizer
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -164,7 +165,7 @@ class TransformersEngine(cort.Engine):
                     row.future.set_exception(error)
             return
         for row in finished:
-            if row.future.set_running_or_notify_cancel():
+            if row.generation is not None and row.future.set_running_or_notify_cancel():
                 row.future.set_result(row.generation)
 
     # --- weights ----------------------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ def _trainer_class() -> Any:
     import torch
     from trl import GRPOTrainer
 
-    class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
+    class PolicyTrainer(GRPOTrainer):
         """What TRL 1.16 does for vLLM alone, for any engine: the policy that the ratio is taken to is the one that
         sampled, by the log-probs that it sampled with."""
 

@@ -107,7 +107,8 @@ def fit(trainer: Any, context: cort.TrainContext, description: str) -> cort.Chec
 
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(context)
-    with context.reporter.progress(description, trainer.args.max_steps) as progress, quiet():
+    reporter: Any = context.reporter
+    with reporter.progress(description, trainer.args.max_steps) as progress, quiet():
         trainer.add_callback(_reporting(context, progress))
         trainer.train(resume_from_checkpoint=resume)
         target = context.folder / "checkpoint"
@@ -148,7 +149,7 @@ def quiet() -> Iterator[None]:
 def _reporting(context: cort.TrainContext, progress: Any) -> Any:
     from transformers import TrainerCallback
 
-    class Reporting(TrainerCallback):  # type: ignore[misc]
+    class Reporting(TrainerCallback):
         """Passes steps and metrics on, and stops a training whose loss is no number."""
 
         def __init__(self) -> None:
