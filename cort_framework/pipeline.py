@@ -7,13 +7,8 @@ whose key changed moves its old folder aside (``sft~<key>``) and starts afresh.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.metadata
 import json
 import math
-import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,57 +21,24 @@ from typing import Any
 from rich.markup import escape
 
 from cort_framework.display import Display, Progressing
-from cort_framework.errors import CortError, RequestError, StageFailed, TaskError
+from cort_framework.errors import RequestError, StageFailed
 from cort_framework.executor import RolloutJob
 from cort_framework.guard import blame
+from cort_framework.inputs import TaskSets, digest, model_digest
 from cort_framework.interfaces import (
     Executor,
     Filter,
     RolloutRequest,
     Stage,
-    StageResult,
-    TaskSource,
     TrainContext,
     Trainer,
 )
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
+from cort_framework.runfolder import StageRecord, describe, finish, finished, locked, model_card, prepare
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import TrajectoryLog, read_trajectories, write_json, write_text
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
-
-
-class TaskSets:
-    """The recipe's task sets, each read once."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._read: dict[str, list[Task]] = {}
-
-    def __getitem__(self, name: str) -> list[Task]:
-        """Raises ``TaskError`` for an empty set or an id that stands twice."""
-        if name not in self._read:
-            self._read[name] = self._tasks(name)
-        return self._read[name]
-
-    def _tasks(self, name: str) -> list[Task]:
-        source: TaskSource = self._plan.tasks[name].build()
-        with blame("task source", source):
-            tasks = list(source.tasks())
-            if wrong := [t for t in tasks if not isinstance(t, Task)]:
-                raise TypeError(f"it has to give Tasks, not {wrong[0]!r}")
-        if not tasks:
-            raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
-        ids = Counter(task.id for task in tasks)
-        if twice := [i for i, n in ids.items() if n > 1]:
-            raise TaskError(
-                f"the task set '{name}' has the id {twice[0]!r} twice", "give each task an id of its own"
-            )
-        return tasks
-
-    def digest(self, name: str) -> str:
-        """What a stage's key says of the set: a file may change under its name."""
-        return _digest([(t.id, t.prompt, t.answer, dict(t.metadata)) for t in self[name]])
 
 
 class StageReporter:
@@ -95,18 +57,6 @@ class StageReporter:
         line = json.dumps({"stage": self._stage, "time": round(time.time(), 3), **values})
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-@dataclass
-class StageRecord:
-    """What is known of a stage of this run."""
-
-    name: str
-    kind: str
-    key: str
-    result: StageResult
-    seconds: float = 0.0
-    cached: bool = False
 
 
 @dataclass
@@ -284,11 +234,11 @@ def run(
     if from_stage is not None and from_stage not in names:
         raise RequestError(f"there is no stage '{from_stage}'", f"the stages are: {', '.join(names)}")
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         sets = TaskSets(plan)
-        for name in {name for stage in plan.stages for name in stage.uses.get("tasks", ())}:
+        for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             sets.digest(name)  # a bad task file is found before anything is started
-        _describe(plan, folder)
+        describe(plan, folder)
         preload = tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
         with Runtime(plan.recipe.seed, plan.recipe.deterministic, preload) as runtime:
             return _run_stages(plan, folder, runtime, sets, display, from_stage)
@@ -308,142 +258,29 @@ def _run_stages(
         inputs = {"model": source.key if source is not None else digest_of(model)}
         inputs |= {f"tasks.{name}": sets.digest(name) for name in stage.uses.get("tasks", ())}
         inputs |= {name: records[name].key for name in stage.uses.get("data", ())}
-        key = _digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
+        key = digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
         forced = forced or stage.name == from_stage
         stage_folder = folder / stage.name
 
         title = f"[bold]{position}/{len(plan.stages)} {stage.name}[/bold] [dim]{stage.stage.cls.name}"
-        record = None if forced else _finished(stage, key, stage_folder)
+        record = None if forced else finished(stage, key, stage_folder)
         if record is not None:
             display.note(f"{title}: done before ({record.seconds:.0f} s)")
         else:
             display.note(title)
-            _prepare(stage_folder, key, forced)
+            prepare(stage_folder, key, forced)
             reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()
             with blame("stage", kind):
                 result = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
-            _finish(record, stage_folder)
+            finish(record, stage_folder)
         records[stage.name] = record
         if record.result.checkpoint is not None:
             checkpoint = record
         results += record.result.report
         write_json(folder / "results.json", results)
+    write_text(folder / "README.md", model_card(plan, list(records.values()), results))
     last = checkpoint.result.checkpoint if checkpoint is not None else None
     return RunReport(folder, list(records.values()), results, last)
-
-
-# --- the stage's folder -----------------------------------------------------------------------------------------
-def _finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
-    """The record of a stage that is done under this key, if it is and all that it left is still there."""
-    state = _read_state(folder)
-    if state.get("key") != key or state.get("status") != "done":
-        return None
-    data = state["result"]
-    paths = {name: folder / data[name] if data[name] else None for name in ("checkpoint", "trajectories")}
-    if any(path is not None and not path.exists() for path in paths.values()):
-        return None
-    result = StageResult(report=data["report"], summary=data["summary"], **paths)
-    return StageRecord(stage.name, stage.stage.cls.name, key, result, state["seconds"], cached=True)
-
-
-def _prepare(folder: Path, key: str, forced: bool) -> None:
-    state = _read_state(folder)
-    if folder.exists() and (state.get("key") != key or (forced and state.get("status") == "done")):
-        old = str(state.get("key", "unknown"))[:8]
-        target, n = folder.with_name(f"{folder.name}~{old}"), 2
-        while target.exists():
-            target, n = folder.with_name(f"{folder.name}~{old}-{n}"), n + 1
-        folder.rename(target)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "stage.json", {"key": key, "status": "running"})
-
-
-def _finish(record: StageRecord, folder: Path) -> None:
-    result = record.result
-
-    def inside(path: Path | None) -> str | None:
-        return None if path is None else str(path.relative_to(folder))
-
-    data = {
-        "checkpoint": inside(result.checkpoint),
-        "trajectories": inside(result.trajectories),
-        "report": result.report,
-        "summary": result.summary,
-    }
-    state = {
-        "key": record.key,
-        "status": "done",
-        "kind": record.kind,
-        "seconds": round(record.seconds, 2),
-        "result": data,
-    }
-    write_json(folder / "stage.json", state)
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    try:
-        state = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-# --- keys -------------------------------------------------------------------------------------------------------
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def model_digest(model: str) -> str:
-    """Of a folder, a hash of the names and contents of its files; a hub id stands for itself."""
-    folder = Path(model)
-    if not model or not folder.is_dir():
-        return model
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(str(path.relative_to(folder)).encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-# --- the run's folder -------------------------------------------------------------------------------------------
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run at a time in a folder; the lock goes with the process, however that ends."""
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"another run is at work in {folder}", "wait for it, or choose another folder with --run-dir"
-            ) from None
-        yield
-
-
-def _describe(plan: Plan, folder: Path) -> None:
-    """What is run, with what, where: written before anything starts."""
-    write_text(folder / "recipe.toml", plan.recipe.to_toml())
-    write_text(folder / "plan.json", plan.to_json() + "\n")
-    write_json(
-        folder / "environment.json",
-        {
-            "python": sys.version.split()[0],
-            "platform": platform.platform(),
-            "seed": plan.recipe.seed,
-            "deterministic": plan.recipe.deterministic,
-            "packages": _packages(),
-        },
-    )
-
-
-@cache
-def _packages() -> dict[str, str]:
-    """What is installed, by name; read once, as it takes a second."""
-    found = (d.metadata for d in importlib.metadata.distributions())
-    return dict(sorted((m["Name"], m["Version"]) for m in found if m["Name"]))
-
-
-__all__ = ["CortError", "Run", "RunReport", "StageRecord", "model_digest", "run"]

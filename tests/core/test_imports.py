@@ -33,6 +33,8 @@ LAYERS = (
     "executor",
     "display",
     "store",
+    "inputs",
+    "runfolder",
     "pipeline",
     "evaluation",
     "stages",

@@ -11,11 +11,13 @@ from typing import Any
 
 import pupil
 import pytest
+from pupil import Pupil, Teach, base, go
+
 from cort_framework import RequestError
 from cort_framework.errors import PluginFault, StageFailed, TaskError
-from cort_framework.pipeline import RunReport, model_digest
+from cort_framework.inputs import model_digest
+from cort_framework.pipeline import RunReport
 from cort_framework.store import read_trajectories, write_json
-from pupil import Pupil, Teach, base, go
 
 MAKES = ("make", "sft")
 
@@ -54,6 +56,9 @@ def test_a_recipe_runs_to_its_results(tmp_path: Path) -> None:
     assert 'name = "world"' in recipe.read_text()
     assert [s["name"] for s in json.loads(plan.read_text())["stages"]] == list(pupil.STAGES)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["packages"]["pydantic"]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "The last checkpoint is `rl/checkpoint`." in card
+    assert "| rl | test | 10 | 1 |" in card and f"base_model: {json.dumps(base(tmp_path))}" in card
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [m["stage"] for m in metrics] == ["before", "before", "middle", "middle", "after"]
 
@@ -62,7 +67,9 @@ def test_two_runs_of_one_seed_make_the_same_trajectories_and_another_seed_others
     def ids(name: str, seed: int) -> list[Any]:
         (tmp_path / name).mkdir()
         go(tmp_path / name, *MAKES, seed=seed)
-        return [(t.id, t.seed, t.ids) for t in read_trajectories(tmp_path / name / "run/make/trajectories.jsonl")]
+        return [
+            (t.id, t.seed, t.ids) for t in read_trajectories(tmp_path / name / "run/make/trajectories.jsonl")
+        ]
 
     assert ids("a", 1) == ids("b", 1) != ids("c", 2)
 
@@ -95,7 +102,10 @@ def test_a_changed_value_redoes_what_depends_on_it_and_keeps_the_old_folder(tmp_
     [
         ({"seed": 1}, ["before", "make", "sft"]),
         ({"make__target": 3}, ["make", "sft"]),
-        ({"rollout": {"engine": "pupil", "max_tokens": 900, "tools": {"python": {}}}}, ["before", "make", "sft"]),
+        (
+            {"rollout": {"engine": "pupil", "max_tokens": 900, "tools": {"python": {}}}},
+            ["before", "make", "sft"],
+        ),
         ({"filters": {"right": {}}}, []),
         ({"report_to": ["tensorboard"], "max_error_rate": 0.5}, []),
     ],
@@ -146,7 +156,9 @@ def test_from_a_stage_on_everything_runs_again(tmp_path: Path) -> None:
 
 
 def test_a_stage_may_start_from_an_earlier_one_or_another_model(tmp_path: Path) -> None:
-    report = go(tmp_path, "make", "sft", "middle", "after", middle__model=base(tmp_path, 9), after__model="sft")
+    report = go(
+        tmp_path, "make", "sft", "middle", "after", middle__model=base(tmp_path, 9), after__model="sft"
+    )
     assert [r["accuracy"] for r in report.results] == [0.9, 0.8, 0.5]
 
 
@@ -173,7 +185,9 @@ def script(folder: Path, after: int, *stages: str, **changes: Any) -> str:
 
 def killed(folder: Path, after: int, *stages: str) -> None:
     """The same pipeline in another process, killed at its ``after``-th generation."""
-    done = subprocess.run([sys.executable, "-c", script(folder, after, *stages)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script(folder, after, *stages)], capture_output=True, text=True
+    )
     assert done.returncode == -9, done.stderr
 
 
@@ -244,7 +258,9 @@ def test_a_damaged_stage_file_makes_the_stage_again(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"status": "done"}', json.dumps({"key": "x", "status": "done"})):
         (tmp_path / "run/make/stage.json").write_text(text)
         assert cached(go(tmp_path, "make")) == []
-    write_json(tmp_path / "run/make/stage.json", {**json.loads((tmp_path / "run/make/stage.json").read_text())})
+    write_json(
+        tmp_path / "run/make/stage.json", {**json.loads((tmp_path / "run/make/stage.json").read_text())}
+    )
     assert cached(go(tmp_path, "make")) == ["make"]
 
 
@@ -285,11 +301,16 @@ def test_errors_within_the_budget_are_left_out(tmp_path: Path, monkeypatch: pyte
     report = go(tmp_path, "before", "rft", max_error_rate=0.1, before__tasks=["train"])
     assert report.stages[1].result.summary["kept"] == 4
     (record,) = report.results
-    assert (record["errors"], record["accuracy"]) == (2, 2 / 8)  # what failed is not left out of the denominator
+    assert (record["errors"], record["accuracy"]) == (
+        2,
+        2 / 8,
+    )  # what failed is not left out of the denominator
 
 
 def test_a_trainer_that_raises_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PluginFault, match=r"trainer 'teach' \(from pupil\) raised FloatingPointError: the loss"):
+    with pytest.raises(
+        PluginFault, match=r"trainer 'teach' \(from pupil\) raised FloatingPointError: the loss"
+    ):
         go(tmp_path, *MAKES, sft__options={"fail": True})
 
 

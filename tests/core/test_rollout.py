@@ -168,6 +168,13 @@ def test_a_trajectory_ends_when_its_tokens_are_used_up() -> None:
     assert not trajectory.finished and trajectory.usable
 
 
+def test_a_trajectory_that_ends_inside_a_character_shows_what_there_is_of_it() -> None:
+    engine = Recording("😀" * 50)
+    (trajectory,) = roll(engine, max_tokens=10)
+    assert trajectory.response == "😀😀\ufffd"
+    assert trajectory.prompt + trajectory.response == engine.tokenizer.decode(trajectory.ids)
+
+
 def test_a_turn_ends_where_the_weights_change() -> None:
     class Changing(Recording):
         async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:

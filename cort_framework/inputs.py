@@ -1,0 +1,66 @@
+"""What goes into a stage, and how it is known again: task sets, models, and the digests that make a stage's key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from cort_framework.errors import TaskError
+from cort_framework.guard import blame
+from cort_framework.interfaces import TaskSource
+from cort_framework.recipe import Plan
+from cort_framework.types import Task
+
+
+class TaskSets:
+    """The recipe's task sets, each read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._read: dict[str, list[Task]] = {}
+
+    def __getitem__(self, name: str) -> list[Task]:
+        """Raises ``TaskError`` for an empty set or an id that stands twice."""
+        if name not in self._read:
+            self._read[name] = self._tasks(name)
+        return self._read[name]
+
+    def _tasks(self, name: str) -> list[Task]:
+        source: TaskSource = self._plan.tasks[name].build()
+        with blame("task source", source):
+            tasks = list(source.tasks())
+            if wrong := [t for t in tasks if not isinstance(t, Task)]:
+                raise TypeError(f"it has to give Tasks, not {wrong[0]!r}")
+        if not tasks:
+            raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
+        ids = Counter(task.id for task in tasks)
+        if twice := [i for i, n in ids.items() if n > 1]:
+            raise TaskError(
+                f"the task set '{name}' has the id {twice[0]!r} twice", "give each task an id of its own"
+            )
+        return tasks
+
+    def digest(self, name: str) -> str:
+        """What a stage's key says of the set: a file may change under its name."""
+        return digest([(t.id, t.prompt, t.answer, dict(t.metadata)) for t in self[name]])
+
+
+def digest(data: Any) -> str:
+    """Of anything that is JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def model_digest(model: str) -> str:
+    """Of a folder, a hash of the names and contents of its files; a hub id stands for itself."""
+    folder = Path(model)
+    if not model or not folder.is_dir():
+        return model
+    found = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        found.update(str(path.relative_to(folder)).encode())
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

@@ -1,0 +1,150 @@
+"""What a run leaves on disk beside its trajectories: what was run, how far each stage came, and a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cort_framework.errors import RequestError
+from cort_framework.interfaces import StageResult
+from cort_framework.recipe import Plan, PlannedStage
+from cort_framework.store import write_json, write_text
+
+
+@dataclass
+class StageRecord:
+    """What is known of a stage of this run."""
+
+    name: str
+    kind: str
+    key: str
+    result: StageResult
+    seconds: float = 0.0
+    cached: bool = False
+
+
+# --- the stage's folder -----------------------------------------------------------------------------------------
+def finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
+    """The record of a stage that is done under this key, if it is and all that it left is still there."""
+    state = _read_state(folder)
+    if state.get("key") != key or state.get("status") != "done":
+        return None
+    data = state["result"]
+    paths = {name: folder / data[name] if data[name] else None for name in ("checkpoint", "trajectories")}
+    if any(path is not None and not path.exists() for path in paths.values()):
+        return None
+    result = StageResult(report=data["report"], summary=data["summary"], **paths)
+    return StageRecord(stage.name, stage.stage.cls.name, key, result, state["seconds"], cached=True)
+
+
+def prepare(folder: Path, key: str, forced: bool) -> None:
+    """Make the stage's folder, or go on in it where it was begun under this key; another is moved aside."""
+    state = _read_state(folder)
+    if folder.exists() and (state.get("key") != key or (forced and state.get("status") == "done")):
+        old = str(state.get("key", "unknown"))[:8]
+        target, n = folder.with_name(f"{folder.name}~{old}"), 2
+        while target.exists():
+            target, n = folder.with_name(f"{folder.name}~{old}-{n}"), n + 1
+        folder.rename(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "stage.json", {"key": key, "status": "running"})
+
+
+def finish(record: StageRecord, folder: Path) -> None:
+    """Write down that the stage is done. Paths are relative: a run's folder may be moved."""
+    result = record.result
+
+    def inside(path: Path | None) -> str | None:
+        return None if path is None else str(path.relative_to(folder))
+
+    data = {
+        "checkpoint": inside(result.checkpoint),
+        "trajectories": inside(result.trajectories),
+        "report": result.report,
+        "summary": result.summary,
+    }
+    state = {
+        "key": record.key,
+        "status": "done",
+        "kind": record.kind,
+        "seconds": round(record.seconds, 2),
+        "result": data,
+    }
+    write_json(folder / "stage.json", state)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+# --- the run's folder -------------------------------------------------------------------------------------------
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One run at a time in a folder; the lock goes with the process, however that ends."""
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"another run is at work in {folder}", "wait for it, or choose another folder with --run-dir"
+            ) from None
+        yield
+
+
+def describe(plan: Plan, folder: Path) -> None:
+    """What is run, with what, where: written before anything starts."""
+    write_text(folder / "recipe.toml", plan.recipe.to_toml())
+    write_text(folder / "plan.json", plan.to_json() + "\n")
+    write_json(
+        folder / "environment.json",
+        {
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "seed": plan.recipe.seed,
+            "deterministic": plan.recipe.deterministic,
+            "packages": _packages(),
+        },
+    )
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """What is installed, by name; read once, as it takes a second."""
+    found = (d.metadata for d in importlib.metadata.distributions())
+    return dict(sorted((m["Name"], m["Version"]) for m in found if m["Name"]))
+
+
+def model_card(plan: Plan, records: Sequence[StageRecord], results: Sequence[Mapping[str, Any]]) -> str:
+    """The run's ``README.md``: where its last checkpoint comes from and how it did."""
+    made = [r for r in records if r.result.checkpoint is not None]
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [cort]"]
+    if plan.recipe.model is not None:
+        lines.append(f"base_model: {json.dumps(plan.recipe.model)}")
+    lines += ["---", f"# {plan.recipe.name}", ""]
+    lines.append(f"Made from `recipe.toml` with seed {plan.recipe.seed}; `environment.json` says with what.")
+    if made:
+        lines.append(f"The last checkpoint is `{made[-1].name}/{made[-1].result.checkpoint.name}`.")  # type: ignore[union-attr]
+    lines += ["", "| stage | kind | seconds |", "|---|---|---|"]
+    lines += [f"| {r.name} | {r.kind} | {r.seconds:.0f} |" for r in records]
+    if results:
+        keys = ("name", "test_set", "tasks", "accuracy", "tokens", "tool_calls")
+        lines += ["", f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
+        lines += [f"| {' | '.join(_cell(r.get(key)) for key in keys)} |" for r in results]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
