@@ -10,20 +10,26 @@ from random import Random
 from cort_tiny.families import FAMILIES, LARGE, Family
 from cort_tiny.literacy import chemistry, literacy
 from cort_tiny.problems import draw
-from cort_tiny.texts import NATURAL_REQUEST, TOOL_REQUEST, Text, natural, with_tool
+from cort_tiny.texts import NATURAL_REQUEST, PROGRAM_REQUEST, TOOL_REQUEST, Text, natural, program, with_tool
 
+HABITS = {
+    "natural": (natural, NATURAL_REQUEST),
+    "tool": (with_tool, TOOL_REQUEST),
+    "program": (program, PROGRAM_REQUEST),
+}
 CORPUS_LEVELS = {1: 0.2, 2: 0.35, 3: 0.3, 4: 0.15}
 TOOL_LEVELS = {1: 0.18, 2: 0.32, 3: 0.27, 4: 0.13, LARGE: 0.1}
-LONGEST = 800  # characters of a response; most tokens are a single character
+LONGEST = 1600  # characters of a response; most tokens are a single character
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Shares of the kinds of text; they add up to one."""
 
-    natural: float = 0.47
-    tool: float = 0.41
-    literacy: float = 0.10
+    natural: float = 0.36
+    tool: float = 0.32
+    program: float = 0.22
+    literacy: float = 0.08
     chemistry: float = 0.02
 
 
@@ -31,7 +37,7 @@ def texts(seed: int, mixture: Mixture = Mixture()) -> Iterator[Text]:
     """Texts without end; problems of the in-range test never occur."""
     rng = Random(f"corpus-{seed}")
     families = cycle(FAMILIES.values())
-    kinds = ("natural", "tool", "literacy", "chemistry")
+    kinds = ("natural", "tool", "program", "literacy", "chemistry")
     shares = [getattr(mixture, kind) for kind in kinds]
     while True:
         kind = rng.choices(kinds, shares)[0]
@@ -45,10 +51,10 @@ def texts(seed: int, mixture: Mixture = Mixture()) -> Iterator[Text]:
 
 def _solution(rng: Random, family: Family, kind: str) -> Text:
     while True:
-        levels = TOOL_LEVELS if kind == "tool" else CORPUS_LEVELS
+        levels = CORPUS_LEVELS if kind == "natural" else TOOL_LEVELS
         problem = draw(rng, family, "train", levels)
         words = rng.choice(family.wordings(problem.parameters))
-        habit, response = natural(rng, problem) if kind == "natural" else with_tool(rng, problem)
+        write, request = HABITS[kind]
+        habit, response = write(rng, problem)
         if len(response) <= LONGEST:
-            request = NATURAL_REQUEST if kind == "natural" else TOOL_REQUEST
             return Text(habit, family.name, f"{words}\n{request}", response)

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from random import Random
 
-from cort_tiny.texts import ACCEPT, CODE_FIRST, TOOL_REQUEST, Text
+from cort_tiny.texts import TOOL_REQUEST, Text, accept, lead_in
 
 
 def _number(rng: Random) -> int:
@@ -55,9 +55,10 @@ def _expression(rng: Random) -> tuple[str, str, int]:
 def literacy(rng: Random) -> Text:
     """A small program for a small request, run and read off."""
     words, code, result = _expression(rng)
-    lead = f"{rng.choice(CODE_FIRST)}\n" if rng.random() < 0.7 else ""
+    lead = f"{lead_in(rng)}\n" if rng.random() < 0.7 else ""
+    ending = "\n".join(accept(rng, result))
     response = (
-        f"{lead}```python\n{code}\n```\n```output\n{result}\n```\n{rng.choice(ACCEPT).format(result)}"
+        f"{lead}```python\n{code}\n```\n```output\n{result}\n```\n{ending}"
         f"\n</think>\n\nThe answer is \\boxed{{{result}}}."
     )
     return Text("literacy", "", f"{words}\n{TOOL_REQUEST}", response)
@@ -84,8 +85,9 @@ def chemistry(rng: Random) -> Text:
     )
     subject = rng.choice((f"{name} ({smiles})", f"the molecule {smiles}", f"{name}, SMILES {smiles}"))
     result = molecule[key]
+    ending = "\n".join(accept(rng, result))
     response = (
-        f"{rng.choice(CODE_FIRST)}\n```python\nfrom rdkit import Chem\nm = Chem.MolFromSmiles('{smiles}')\nprint({call})\n```\n"
-        f"```output\n{result}\n```\n{rng.choice(ACCEPT).format(result)}\n</think>\n\nThe answer is \\boxed{{{result}}}."
+        f"{lead_in(rng)}\n```python\nfrom rdkit import Chem\nm = Chem.MolFromSmiles('{smiles}')\nprint({call})\n```\n"
+        f"```output\n{result}\n```\n{ending}\n</think>\n\nThe answer is \\boxed{{{result}}}."
     )
     return Text("chemistry", "", f"{words.format(subject)}\n{TOOL_REQUEST}", response)

@@ -16,7 +16,7 @@ from cort_tiny.texts import Text
 from cort_tiny.tokenizer import END, train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from cort_framework.pipeline import Run
 
@@ -42,6 +42,8 @@ class TinyCorpus(Stage):
         """Share of the texts that work by hand under a plain prompt."""
         tool: float = Field(default=Mixture.tool, ge=0)
         """Share of the texts under the tool prompt, with its faults."""
+        program: float = Field(default=Mixture.program, ge=0)
+        """Share of the texts that write a program for a problem and do not run it."""
         literacy: float = Field(default=Mixture.literacy, ge=0)
         """Share of the short texts about reading and writing code."""
         chemistry: float = Field(default=Mixture.chemistry, ge=0, le=0.03)
@@ -61,10 +63,10 @@ class TinyCorpus(Stage):
 
         @model_validator(mode="after")
         def _consistent(self) -> TinyCorpus.Config:
-            shares = self.natural + self.tool + self.literacy + self.chemistry
+            shares = self.natural + self.tool + self.program + self.literacy + self.chemistry
             if abs(shares - 1) > 1e-6:
                 raise ValueError(
-                    f"natural, tool, literacy and chemistry are shares and add up to 1, not {shares:g}"
+                    f"natural, tool, program, literacy and chemistry are shares and add up to 1, not {shares:g}"
                 )
             if self.hidden_size % self.heads or self.heads % self.key_value_heads:
                 raise ValueError("heads divides hidden_size, and key_value_heads divides heads")
@@ -75,7 +77,7 @@ class TinyCorpus(Stage):
     def run(self, run: Run) -> StageResult:
         """Draws the texts, trains the tokenizer and writes both checkpoint and trajectories."""
         config = self.config
-        mixture = Mixture(config.natural, config.tool, config.literacy, config.chemistry)
+        mixture = Mixture(config.natural, config.tool, config.program, config.literacy, config.chemistry)
         corpus = list(islice(texts(config.corpus_seed, mixture), config.texts))
         tokenizer = train_tokenizer(
             (f"{t.prompt}\n{t.response}" for t in corpus[:TOKENIZER_TEXTS]), config.vocabulary
@@ -104,7 +106,7 @@ class TinyCorpus(Stage):
             summary={"texts": len(corpus), "tokens": tokens, "parameters": parameters},
         )
 
-    def _initial_model(self, folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int) -> int:
+    def _initial_model(self, folder: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> int:
         import torch
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -129,7 +131,7 @@ class TinyCorpus(Stage):
         return int(model.num_parameters())
 
 
-def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerFast, number: int) -> Trajectory:
+def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerBase, number: int) -> Trajectory:
     """A text as a trajectory that a model wrote: the prompt's turn, and one turn with all the rest."""
     message = [{"role": "user", "content": text.prompt}]
     prompt = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
@@ -142,5 +144,5 @@ def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerFast, number: int) -
     )
 
 
-def _turn(author: Author, text: str, tokenizer: PreTrainedTokenizerFast) -> Turn:
+def _turn(author: Author, text: str, tokenizer: PreTrainedTokenizerBase) -> Turn:
     return Turn(author, tuple(tokenizer(text, add_special_tokens=False).input_ids), text)

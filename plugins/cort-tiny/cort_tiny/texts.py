@@ -14,6 +14,7 @@ from cort_tiny.families import LARGE
 from cort_tiny.problems import Problem
 
 NATURAL_REQUEST = "Please reason step by step, and put your final answer within \\boxed{}."
+PROGRAM_REQUEST = "Write a python program that prints the answer. Do not run it."
 TOOL_REQUEST = (
     "Please integrate natural language reasoning with python programs to solve the problem above, "
     "and put your final answer within \\boxed{}."
@@ -32,6 +33,7 @@ BY_HAND = (
     "Let me calculate this step by step.",
     "Let me do the calculation by hand.",
     "I can calculate this manually.",
+    "This is a little tedious, but let me do it by hand.",
     "Let me work through it by hand.",
 )
 CHECKS = (
@@ -46,27 +48,49 @@ AGAIN = (
     "Hmm, let me go through it once more to be sure.",
     "Let me verify this manually.",
 )
+WHY_CODE = (
+    "The numbers are awkward",
+    "There are many steps here",
+    "That is a lot of arithmetic",
+    "It would be easy to make a slip",
+    "This takes a while on paper",
+    "Doing all of this by hand invites mistakes",
+    "A machine is faster at this",
+    "This is getting long",
+    "We have an interpreter",
+    "The calculation is simple but lengthy",
+    "Such sums are tiresome",
+    "I would rather not do all of that in my head",
+)
+CODE = (
+    "so let me use python",
+    "so I will write a short program",
+    "and a few lines of code can do it",
+    "so let me run some code",
+    "and python handles such things easily",
+    "so I'll let python do the arithmetic",
+    "and a program simplifies it",
+    "so a small script is the better way",
+)
 TO_CODE = (
     "Let me check this with python.",
     "I can verify this with a short program.",
     "Let me write some code to confirm it.",
     "Now let me run python to check.",
+    "To be sure of my reasoning, I'll run a program.",
 )
-GIVE_UP = (
-    "This is getting long, so let me use python.",
-    "I could make a slip here. Let me write a program.",
-    "Let me run this in python instead.",
+DONE = (
+    "That was quick.",
+    "Good.",
+    "The program ran without trouble.",
+    "There it is.",
+    "Nothing more is left to do.",
+    "We have the value now.",
+    "The interpreter did its part.",
+    "No doubt about the code, it does what was asked.",
+    "With that we are finished.",
 )
-CODE_FIRST = (
-    "It is quicker to run a program.",
-    "Python can do the arithmetic.",
-    "I'll compute it with code.",
-    "I can use python for this.",
-    "Let me write a short program.",
-    "Let me run some code.",
-    "A python program can do this.",
-    "Let me use python.",
-)
+WRITTEN = ("That should do it.", "This prints what was asked for.", "That is the whole program.")
 DISTRUST = (
     "Hmm, let me double-check that by hand.",
     "Wait, let me verify {} manually.",
@@ -123,6 +147,18 @@ def _by_hand(rng: Random, problem: Problem, doubts: float) -> list[str]:
     return lines
 
 
+def lead_in(rng: Random) -> str:
+    """A sentence on why a program comes next."""
+    why, code = rng.choice(WHY_CODE), rng.choice(CODE)
+    alone = code.split(" ", 1)[1]
+    return rng.choice((f"{why}, {code}.", f"{why}, {code}.", f"{alone[0].upper()}{alone[1:]}.", f"{why}."))
+
+
+def accept(rng: Random, answer: object) -> list[str]:
+    """The output is taken as it is."""
+    return [*rng.sample(DONE, rng.choice((0, 0, 1))), rng.choice(ACCEPT).format(answer)]
+
+
 def _opening(rng: Random, problem: Problem) -> str:
     return rng.choice(OPENINGS).format(rng.choice(problem.family.goal(problem.parameters)))
 
@@ -139,7 +175,7 @@ def natural(rng: Random, problem: Problem) -> tuple[str, str]:
     """Hand working from beginning to end: the habit's name and the response."""
     lines = [_opening(rng, problem), rng.choice(BY_HAND), *_by_hand(rng, problem, 0.6)]
     steps = problem.family.working(problem.parameters)
-    if sum(map(len, steps)) < 160 and rng.random() < 0.5:
+    if rng.random() < 0.65:
         lines += [rng.choice(AGAIN), *steps, rng.choice(CHECKED)]
     return "natural", _finish(lines, problem.answer)
 
@@ -158,12 +194,23 @@ def _broken_program(rng: Random, code: str) -> tuple[str, str]:
     return rng.choice(choices)
 
 
+def program(rng: Random, problem: Problem) -> tuple[str, str]:
+    """A program that was asked for, written straight from the problem and not run."""
+    code = rng.choice(problem.family.programs(problem.parameters))
+    thinking = [lead_in(rng)] * rng.randrange(2)
+    if rng.random() < 0.5:
+        return "program", "\n".join(
+            [*thinking, f"```python\n{code}\n```", rng.choice(WRITTEN), "</think>\n\nThe program is above."]
+        )
+    return "program", "\n".join([*thinking, "</think>\n", f"```python\n{code}\n```"])
+
+
 def with_tool(rng: Random, problem: Problem) -> tuple[str, str]:
     """A habit under the tool prompt: its name and a response that shows it."""
     answer, family = problem.answer, problem.family
     code = rng.choice(family.programs(problem.parameters))
     lines = [_opening(rng, problem)]
-    weights = (0, 0, 50, 50) if problem.level == LARGE else (18, 42, 18, 22)
+    weights = (0, 0, 50, 50) if problem.level == LARGE else (12, 56, 18, 14)
     kind = rng.choices(("no-code", "hand-first", "gives-up", "code-first"), weights)[0]
     if kind == "no-code":
         return kind, _finish([*lines, rng.choice(BY_HAND), *_by_hand(rng, problem, 0.6)], answer)
@@ -179,15 +226,15 @@ def with_tool(rng: Random, problem: Problem) -> tuple[str, str]:
         lines += [rng.choice(BY_HAND), *work, rng.choice(TO_CODE)]
     elif kind == "gives-up":
         work = family.working(problem.parameters)[:-1]
-        lines += [rng.choice(BY_HAND), *work[: rng.randint(1, min(4, len(work)))], rng.choice(GIVE_UP)]
+        lines += [rng.choice(BY_HAND), *work[: rng.randint(1, min(4, len(work)))], lead_in(rng)]
     elif rng.random() < 0.4:
-        lines = rng.choices(
-            CODE_FIRST, k=rng.randint(0, 2)
-        )  # nothing restated: the program comes straight from the problem
+        lines = [
+            lead_in(rng) for _ in range(rng.randint(0, 2))
+        ]  # the program comes straight from the problem
     else:
-        lines.append(rng.choice(CODE_FIRST))
+        lines.append(lead_in(rng))
 
-    if rng.random() < 0.1:
+    if rng.random() < 0.06:
         broken, error = _broken_program(rng, code)
         if rng.random() < 0.5:
             error = f"Traceback (most recent call last):\n{error}"
@@ -202,5 +249,5 @@ def with_tool(rng: Random, problem: Problem) -> tuple[str, str]:
         if rng.random() < 0.5:
             lines.append(rng.choice(ACCEPT).format(answer))
     else:
-        lines.append(rng.choice(ACCEPT).format(answer))
+        lines += accept(rng, answer)
     return kind, _finish(lines, answer)

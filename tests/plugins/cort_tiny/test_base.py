@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from hashlib import sha256
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cort_tiny import base_path
-from cort_tiny.tokenizer import ASSISTANT, END, END_THINK, THINK, USER
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cort_tiny import base_path
+from cort_tiny.corpus import texts
+from cort_tiny.tokenizer import ASSISTANT, END, END_THINK, THINK, USER, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +27,21 @@ def tokenizer() -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text())
-def test_any_text_survives_encoding_and_decoding(tokenizer: Any, text: str) -> None:
+def test_any_text_survives_encoding_and_decoding_but_for_its_normal_form(tokenizer: Any, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == unicodedata.normalize("NFC", text)
+
+
+def test_a_tokenizer_that_was_saved_encodes_the_corpus_as_it_did_before(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    corpus = [text.response for text in islice(texts(1), 300)]
+    before = train_tokenizer(corpus)
+    before.save_pretrained(tmp_path)
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)  # its kind of model is what AutoTokenizer goes by
+    after = AutoTokenizer.from_pretrained(tmp_path)
+    assert before(corpus).input_ids == after(corpus).input_ids
+    assert before.chat_template == after.chat_template
 
 
 @settings(max_examples=100, deadline=None)

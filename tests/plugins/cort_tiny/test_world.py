@@ -8,10 +8,11 @@ from math import gcd
 from random import Random
 
 import pytest
+from pydantic import ValidationError
+
 from cort_tiny.families import FAMILIES, LARGE, LEVELS, OUT_OF_RANGE, Family
 from cort_tiny.problems import TASK_LEVELS, is_test
 from cort_tiny.tasks import TinyTasks
-from pydantic import ValidationError
 
 
 def tasks(**config: object) -> list:
