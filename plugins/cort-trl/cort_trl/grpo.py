@@ -263,6 +263,7 @@ def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
 
 def _trainer_class() -> Any:
     import torch
+    from torch.nn.functional import pad
     from trl import GRPOTrainer
 
     class PolicyTrainer(GRPOTrainer):
@@ -281,7 +282,6 @@ def _trainer_class() -> Any:
             return output
 
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-            inputs = _trimmed(inputs)
             loss = super()._compute_loss(model, inputs)
             updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
             if self.state.global_step % updates == 0:  # the weights are still those that sampled
@@ -291,10 +291,39 @@ def _trainer_class() -> Any:
                 self._metrics["train"]["logprob_gap"].append(gap.item())
             return loss
 
-        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-            found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-            self._recomputed = found[0].detach()
-            return found
+        def _get_per_token_logps_and_entropies(
+            self,
+            model: Any,
+            input_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+            logits_to_keep: int,
+            batch_size: int | None = None,
+            **kwargs: Any,
+        ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+            """As TRL has it, ``[sequences, logits_to_keep]``. TRL pads all of a step to its longest sequence; here each
+            forward pass takes sequences of like length and is cut to the longest of its own."""
+            if model is self.model and not torch.is_grad_enabled():
+                # TRL asks what the policy would say now of a step that several updates share; we know what it said
+                return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
+            width = attention_mask.shape[1]
+            order = attention_mask.sum(1).argsort(stable=True)
+            logps, entropies = [], []
+            for rows in order.split(batch_size or len(order)):
+                used = attention_mask[rows].any(0).nonzero()
+                left, right = int(used[0]), width - 1 - int(used[-1])
+                found = super()._get_per_token_logps_and_entropies(
+                    model,
+                    input_ids[rows, left : width - right],
+                    attention_mask[rows, left : width - right],
+                    logits_to_keep - right,
+                    **kwargs,
+                )
+                logps.append(pad(found[0], (0, right)))
+                entropies.append(None if found[1] is None else pad(found[1], (0, right)))
+            back = order.argsort()
+            together = torch.cat(logps)[back]
+            self._recomputed = together.detach()
+            return together, None if entropies[0] is None else torch.cat(entropies)[back], found[2]
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             gaps = self._metrics["train"].get("logprob_gap")
@@ -305,17 +334,3 @@ def _trainer_class() -> Any:
             super().log(logs, *args, **kwargs)
 
     return PolicyTrainer
-
-
-def _trimmed(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Without the columns that are padding in this part of the batch: TRL pads all parts to the longest of all."""
-    prompt = int(inputs["prompt_mask"].sum(1).max())
-    completion = int(inputs["completion_mask"].sum(1).max())
-    width = {name: inputs[f"{name}_ids"].shape[1] for name in ("prompt", "completion")}
-    trimmed = dict(inputs)
-    for name, value in inputs.items():
-        if name in ("prompt_ids", "prompt_mask"):
-            trimmed[name] = value[:, width["prompt"] - prompt :]  # padded on the left
-        elif getattr(value, "ndim", 0) == 2 and value.shape[1] == width["completion"]:
-            trimmed[name] = value[:, :completion]
-    return trimmed
