@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import inspect
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
@@ -28,24 +30,44 @@ def blame(what: str, plugin: Plugin) -> Iterator[None]:
 async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a plugin's method, plain (then off the loop) or async."""
     with blame(what, plugin):
-        off = not inspect.iscoroutinefunction(method)
-        answer = await _off_loop(method, *arguments) if off else method(*arguments)
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        answer = await asyncio.wrap_future(_helpers.submit(partial(method, *arguments)))
         return await answer if inspect.isawaitable(answer) else answer
 
 
-async def _off_loop(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``asyncio.to_thread`` in a daemon thread: a plugin that hangs must not keep the process from ending."""
-    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+class _Helpers:
+    """Threads for plain methods. Daemons, as a plugin that hangs must not keep the process from ending; used again, as
+    starting one holds up the loop."""
 
-    def work() -> None:
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:
-            future.set_exception(error)
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = (
+            queue.SimpleQueue()
+        )
+        self._idle = threading.Semaphore(0)
 
-    future.set_running_or_notify_cancel()
-    threading.Thread(target=work, name="cort-plugin", daemon=True).start()
-    return await asyncio.wrap_future(future)
+    def submit(self, job: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # nobody can take a running thread's job back
+        self._jobs.put((future, job))
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._work, name="cort-plugin", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, job = self._jobs.get()
+            tell: Callable[[], None]
+            try:
+                tell = partial(future.set_result, job())
+            except BaseException as error:
+                tell = partial(future.set_exception, error)
+            self._idle.release()
+            tell()
+            del future, job, tell  # an idle thread holds nothing
+
+
+_helpers = _Helpers()
 
 
 @contextlib.asynccontextmanager

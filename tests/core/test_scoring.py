@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -145,3 +146,16 @@ def test_a_group_filter_gives_one_verdict_a_trajectory() -> None:
             return [Verdict(True)]
 
     assert all("one verdict a trajectory" in t.verdicts[0].reason for t in judged({"short": Short()}))
+
+
+def test_plain_plugins_run_off_the_loop_in_threads_that_are_used_again() -> None:
+    threads: list[threading.Thread] = []
+
+    class Where(Says):
+        def judge(self, trajectory: Trajectory) -> Any:
+            threads.append(threading.current_thread())
+            return super().judge(trajectory)
+
+    judged({f"f{n}": Where() for n in range(20)}, count=1)
+    assert len(threads) == 20 and len(set(threads)) < 5
+    assert all(t.daemon and t is not threading.main_thread() for t in threads)
