@@ -192,8 +192,12 @@ def test_nothing_is_left_when_plugins_fail_to_open_or_close(caplog: pytest.LogCa
             runtime.plugin(resolved(BadOpen), BadOpen)
         runtime.plugin(resolved(BadClose), BadClose)
         runtime.plugin(resolved(SyncClose), SyncClose)
-        runtime._loop.call_soon_threadsafe(lambda: left.append(asyncio.ensure_future(forever())))
         left: list[Any] = []
+
+        async def leave() -> None:
+            left.append(asyncio.ensure_future(forever()))
+
+        runtime.call(leave())
     assert good.closed == 1 and not scratch.exists()
     assert set(threading.enumerate()) <= before
     assert left[0].cancelled() and runtime._loop.is_closed()
