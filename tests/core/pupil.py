@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scripted import PythonHere, python
+
 from cort_framework import (
     Checkpoint,
     Filter,
@@ -37,7 +39,6 @@ from cort_framework.registry import Registry
 from cort_framework.stages import cort_executors, cort_stages
 from cort_framework.testing import ScriptedEngine, says
 from cort_framework.types import Hint
-from scripted import PythonHere, python
 
 
 class Sums(TaskSource):
@@ -92,7 +93,9 @@ class Pupil(ScriptedEngine):
         assert found is not None
         n = int(found[1])
         answer = 2 * n if n % 10 < self.knows else 2 * n + 1
-        return says(f"<think>\n{python(f'print({answer})')}", f"</think>\\boxed{{{answer}}}")(prompt, response)
+        return says(f"<think>\n{python(f'print({answer})')}", f"</think>\\boxed{{{answer}}}")(
+            prompt, response
+        )
 
 
 class Answer(RewardFunction):
@@ -129,7 +132,7 @@ class Teach(Trainer):
     """A checkpoint that knows as many more sums as there were samples, or as the rollouts that it made were right."""
 
     name = "teach"
-    trained: list[str] = []  # noqa: RUF012 - of all instances
+    trained: list[str] = []
 
     class Config(PluginConfig):
         rate: float = 1.0
@@ -153,7 +156,9 @@ class Teach(Trainer):
             gained = sum(t.reward > 0 for t in made)
         folder = context.folder / "checkpoint"
         folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"knows": min(10, knows + int(gained * self.config.rate))}))
+        (folder / "config.json").write_text(
+            json.dumps({"knows": min(10, knows + int(gained * self.config.rate))})
+        )
         return Checkpoint(folder)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
-from cort_framework.display import Display, SilentDisplay
 from rich.console import Console
+
+from cort_framework.display import Display, SilentDisplay
 
 
 def display(terminal: bool, interval: float = 0.0) -> tuple[Display, io.StringIO]:

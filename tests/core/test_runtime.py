@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import PythonHere, python
+
 from cort_framework import (
     OpenContext,
     PluginConfig,
@@ -27,7 +29,6 @@ from cort_framework.executor import LocalExecutor, RolloutJob
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
 from cort_framework.testing import says, scripted_engine
-from scripted import PythonHere, python
 
 
 async def forever() -> None:
@@ -121,7 +122,7 @@ def test_a_stream_that_is_closed_or_left_by_an_exception_is_cancelled_before_the
         assert numbers.ended.is_set()
 
         numbers = Numbers(10, hang=True)
-        with pytest.raises(KeyError):  # noqa: PT012
+        with pytest.raises(KeyError):
             for _ in (stream := runtime.stream(numbers(), 60, "it")):
                 raise KeyError
         stream.close()  # type: ignore[attr-defined]
@@ -188,7 +189,9 @@ def test_nothing_is_left_when_plugins_fail_to_open_or_close(caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING), Runtime() as runtime:
         scratch = runtime.scratch
         good = runtime.plugin(resolved(Marked), Marked)
-        with pytest.raises(PluginFault, match=r"opening 'marked' \(from cort-test\) raised OSError: no socket"):
+        with pytest.raises(
+            PluginFault, match=r"opening 'marked' \(from cort-test\) raised OSError: no socket"
+        ):
             runtime.plugin(resolved(BadOpen), BadOpen)
         runtime.plugin(resolved(BadClose), BadClose)
         runtime.plugin(resolved(SyncClose), SyncClose)
@@ -227,7 +230,9 @@ def test_an_engine_loads_only_weights_that_it_does_not_have() -> None:
         for weights in (Weights("a"), Weights("a"), Weights(module=module, version=1)):
             engine = runtime.engine(resolved(Loads), weights)
         assert engine.loaded == [Weights("a"), Weights(module=module, version=1)]
-        with pytest.raises(PluginFault, match=r"engine 'loads' \(from cort-test\) raised ValueError: no such"):
+        with pytest.raises(
+            PluginFault, match=r"engine 'loads' \(from cort-test\) raised ValueError: no such"
+        ):
             runtime.engine(resolved(Loads), Weights("bad"))
         runtime.engine(resolved(Loads), Weights(module=module, version=1))
         assert len(engine.loaded) == 3
@@ -278,7 +283,7 @@ def test_a_batch_is_rolled_out_and_scored_with_a_bound_on_how_many_at_once() -> 
 
 def test_a_batch_that_is_left_early_closes_its_sessions() -> None:
     class Waits(Tidy):
-        made: list[Any] = []  # noqa: RUF012
+        made: list[Any] = []
         count = 0
 
         def __init__(self, config: Any = None) -> None:
@@ -335,4 +340,3 @@ def test_a_hanging_plain_plugin_does_not_keep_the_process_alive(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.stdout == "filter 'hangs' (from this script) did not end within 0.1 s\n", done.stderr
-

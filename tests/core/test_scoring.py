@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from cort_framework import Filter, Group, Reward, RewardFunction, Trajectory, Verdict
 from cort_framework.scoring import judge, score
 from cort_framework.testing import make_trajectory

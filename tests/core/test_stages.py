@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pupil import Pupil, Teach, base, go, registry
+
 from cort_framework import Hint, HintInjector, Trajectory
 from cort_framework.errors import RecipeError, StageFailed
 from cort_framework.store import read_trajectories
-from pupil import Pupil, Teach, base, go, registry
 
 RIGHT = {"kind": "synthesize", "tasks": "train", "hints": ["okay"], "filters": ["right"]}
 
@@ -79,7 +80,9 @@ def test_rejection_fine_tuning_trains_on_what_passed_and_on_the_samples_from_bef
     report = go(tmp_path, "make", "rft", rft__data=["make"])
     summary = report.stages[1].result.summary
     assert (summary["kept"], summary["tried"]) == (6, 16)
-    assert (tmp_path / "run/rft/checkpoint/config.json").read_text() == '{"knows": 10}'  # 3 + 2 + 6, at most 10
+    assert (
+        tmp_path / "run/rft/checkpoint/config.json"
+    ).read_text() == '{"knows": 10}'  # 3 + 2 + 6, at most 10
     assert all(not t.turns[1].author == "hint" for t in made(tmp_path, "rft"))
 
 

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cort_framework import CortError, Task, Trajectory
 from cort_framework.store import TrajectoryLog, read_trajectories, write_json
 from cort_framework.testing import make_trajectory
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def made(task: str, sample: int = 0, rewinds: int = 0, text: str = "m") -> list[Trajectory]:
@@ -61,7 +62,9 @@ def test_a_line_of_descent_that_comes_again_takes_the_place_of_the_old(tmp_path:
 
 
 @given(st.data())
-def test_a_file_that_was_cut_off_anywhere_loses_only_the_line_of_descent_that_was_cut(data: st.DataObject) -> None:
+def test_a_file_that_was_cut_off_anywhere_loses_only_the_line_of_descent_that_was_cut(
+    data: st.DataObject,
+) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +145,7 @@ def test_what_append_returned_from_survives_a_kill(tmp_path: Path) -> None:
             process.stdout.readline()
         time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        last = int([*"19 ".split(), *process.stdout.read().split()][-1])
+        last = int(["19", *process.stdout.read().split()][-1])
     log = TrajectoryLog(path)
     assert len(log.lines) in (last + 1, last + 2)
     for n, line in enumerate(log.lines.values()):
