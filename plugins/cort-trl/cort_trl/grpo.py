@@ -263,7 +263,6 @@ def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
 
 def _trainer_class() -> Any:
     import torch
-    from torch.nn.functional import pad
     from trl import GRPOTrainer
 
     class PolicyTrainer(GRPOTrainer):
@@ -300,26 +299,28 @@ def _trainer_class() -> Any:
             batch_size: int | None = None,
             **kwargs: Any,
         ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-            """As TRL has it, ``[sequences, logits_to_keep]``. TRL pads all of a step to its longest sequence; here each
-            forward pass takes sequences of like length and is cut to the longest of its own."""
+            """As TRL has it, ``[sequences, logits_to_keep]``, but of sequences that begin at position 0.
+
+            TRL pads prompts on the left, and all of a step to its longest. In float32 a rotary model's log-probs move
+            by up to 1e-4 with the padding; and most of it is work for nothing. Here each forward pass takes sequences
+            of like length, padded on the right to the longest of its own.
+            """
             if model is self.model and not torch.is_grad_enabled():
                 # TRL asks what the policy would say now of a step that several updates share; we know what it said
                 return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
-            width = attention_mask.shape[1]
             order = attention_mask.sum(1).argsort(stable=True)
             logps, entropies = [], []
             for rows in order.split(batch_size or len(order)):
-                used = attention_mask[rows].any(0).nonzero()
-                left, right = int(used[0]), width - 1 - int(used[-1])
+                ids, mask = _begin_at_zero(input_ids[rows], attention_mask[rows])
                 found = super()._get_per_token_logps_and_entropies(
-                    model,
-                    input_ids[rows, left : width - right],
-                    attention_mask[rows, left : width - right],
-                    logits_to_keep - right,
-                    **kwargs,
+                    model, ids, mask, ids.shape[1] - 1, **kwargs
                 )
-                logps.append(pad(found[0], (0, right)))
-                entropies.append(None if found[1] is None else pad(found[1], (0, right)))
+                # column t of what is found is for the token at position t + 1
+                prompt = attention_mask[rows, :-logits_to_keep].sum(1, keepdim=True)
+                columns = prompt - 1 + torch.arange(logits_to_keep, device=prompt.device)
+                columns = columns.clamp(max=ids.shape[1] - 2)  # behind its end a sequence has no loss
+                logps.append(found[0].gather(1, columns))
+                entropies.append(None if found[1] is None else found[1].gather(1, columns))
             back = order.argsort()
             together = torch.cat(logps)[back]
             self._recomputed = together.detach()
@@ -334,3 +335,13 @@ def _trainer_class() -> Any:
             super().log(logs, *args, **kwargs)
 
     return PolicyTrainer
+
+
+def _begin_at_zero(ids: Any, mask: Any) -> tuple[Any, Any]:
+    """Sequences padded on both sides, ``[sequences, width]``, as sequences padded on the right to the longest."""
+    import torch
+
+    length = mask.sum(1, keepdim=True)
+    columns = torch.arange(int(length.max()), device=ids.device)
+    source = (mask.argmax(1, keepdim=True) + columns).clamp(max=ids.shape[1] - 1)
+    return ids.gather(1, source), (columns < length).to(mask.dtype)
