@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections import deque
@@ -18,6 +19,11 @@ from cort_framework.errors import EngineError
 
 if TYPE_CHECKING:
     from cort_transformers.decoder import Decoder, Row
+    from cort_transformers.tokenizer import HuggingFaceTokenizer
+
+# Before torch is loaded: its idle threads then sleep. Spinning, they take the processor from the tools and from each
+# other: forty times slower was seen on two busy cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 """Largest gap between a sampled log-prob and a plain forward pass, in nats, that rounding explains."""
@@ -57,6 +63,8 @@ class TransformersEngine(cort.Engine):
         self._worker: threading.Thread | None = None
         self._decoder: Decoder | None = None
         self._deterministic = False
+        self._widths: dict[tuple[object, ...], int | None] = {}
+        """The width that makes a forward pass reproducible, for each shape of model that was checked."""
         self.load_gap = 0.0
         """Of the last load: the largest gap between sampled log-probs and a plain forward pass, in nats."""
 
@@ -136,10 +144,15 @@ class TransformersEngine(cort.Engine):
             if idle and orders:
                 orders.popleft()()
                 continue
-            if not orders and self._decoder is not None:
-                while held:
-                    self._decoder.submit(held.popleft())
-                idle = self._decoder.idle
+            while held and not orders:
+                row = held.popleft()
+                if self._decoder is not None:
+                    self._decoder.submit(row)
+                    idle = False
+                elif row.future.set_running_or_notify_cancel():
+                    row.future.set_exception(
+                        EngineError("the weights that this call waited for could not be loaded")
+                    )
             try:
                 item = self._inbox.get(block=idle)
             except queue.Empty:
@@ -191,7 +204,10 @@ class TransformersEngine(cort.Engine):
                 model, stops, max_batch=self.config.max_batch, keep_bytes=self.config.keep_mb << 20
             )
             if self._deterministic:
-                check_reproducible(self._decoder)
+                shape = (model.dtype, model.device, *(weight.shape for weight in model.parameters()))
+                if shape not in self._widths:
+                    self._widths[shape] = check_reproducible(self._decoder)
+                self._decoder.width = self._widths[shape]
         self._decoder.forget()
         self._decoder.version = weights.version
 

@@ -27,16 +27,17 @@ def largest_gap(decoder: Decoder) -> float:
     return float((plain - torch.tensor(generation.logprobs, device=model.device)).abs().max())
 
 
-def check_reproducible(decoder: Decoder) -> None:
+def check_reproducible(decoder: Decoder) -> int | None:
     """A row must come out the same, bit for bit, alone and among any others, read at once or piece by piece.
 
     Small models on a CPU pass as they are. Where matrix products of different sizes round differently (larger models
-    on several threads), every forward pass is given one fixed width; raises ``EngineError`` where that does not help.
+    on several threads), every forward pass is given one fixed width, which comes back; raises ``EngineError`` where that
+    does not help.
     """
     for width in (None, max(MINIMUM_WIDTH, decoder.max_batch)):
         decoder.width = width
         if _alone(decoder) == _in_company(decoder):
-            return
+            return width
     raise EngineError(
         "this machine does not compute a row of a batch in the same way in every batch, so two runs can differ",
         "set deterministic = false in the recipe",

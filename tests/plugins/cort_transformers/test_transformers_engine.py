@@ -142,6 +142,29 @@ def test_a_model_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
         asyncio.run(load(str(tmp_path / "empty")))
 
 
+def test_calls_that_waited_for_weights_that_failed_to_load_are_told(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    windowed = save_tiny(
+        tmp_path / "windowed", use_sliding_window=True, sliding_window=4, max_window_layers=0
+    )
+
+    async def run() -> None:
+        async with engine(tmp_path) as e:
+            await e.load_weights(cort.Weights(path=str(tiny_checkpoint)))
+            load = asyncio.create_task(e.load_weights(cort.Weights(path=str(windowed))))
+            await asyncio.sleep(0)
+            call = asyncio.create_task(e.generate([5], cort.Sampling()))
+            with pytest.raises(EngineError, match="over the tolerance"):
+                await load
+            with pytest.raises(EngineError, match="could not be loaded"):
+                await call
+            with pytest.raises(EngineError, match="before load_weights"):
+                await e.generate([5], cort.Sampling())
+
+    asyncio.run(run())
+
+
 def test_text_that_spells_a_special_token_stays_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     async def run() -> None:
         async with engine(tmp_path) as e:
