@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from cort_transformers.decoder import Decoder, Row
-from cort_transformers.loading import load_model, load_tokenizer
-from cort_transformers.proof import check_reproducible, largest_gap
-from cort_transformers.tokenizer import HuggingFaceTokenizer, StopWatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_model
 
 from cort_framework import Generation, Sampling
 from cort_framework.errors import EngineError
+from cort_transformers.decoder import Decoder, Row
+from cort_transformers.loading import load_model, load_tokenizer
+from cort_transformers.proof import check_reproducible, largest_gap
+from cort_transformers.tokenizer import HuggingFaceTokenizer, StopWatch
 
 VOCABULARY = 300
 

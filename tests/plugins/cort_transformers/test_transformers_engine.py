@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from cort_transformers.engine import TransformersEngine
 from tiny_models import save_tiny, tiny_model
 
 import cort_framework as cort
 from cort_framework.errors import EngineError
+from cort_transformers.engine import TransformersEngine
 
 
 @asynccontextmanager

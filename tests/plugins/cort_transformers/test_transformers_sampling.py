@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cort_transformers.sampling import sample, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cort_transformers.sampling import sample, uniform
 
 
 def test_noise_depends_on_seed_and_position_alone_and_is_uniform() -> None:

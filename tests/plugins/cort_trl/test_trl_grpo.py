@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cort_trl.grpo import GroupRelativeTrainer, task_order
 from test_trl_sft import same
 from trl_runs import EngineRollout, Recorder, batches_of, context, trajectory
 
 import cort_framework as cort
+from cort_trl.grpo import GroupRelativeTrainer, task_order
 
 TASKS = [cort.Task(f"t{i}", f"{i}+1=?") for i in range(6)]
 

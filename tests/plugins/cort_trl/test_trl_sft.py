@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cort_trl.sft import SupervisedTrainer, split_batch, training_order
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trl_runs import Recorder, batches_of, context, random_trajectories, trajectory
 
 import cort_framework as cort
+from cort_trl.sft import SupervisedTrainer, split_batch, training_order
 
 AUTHORS: tuple[cort.Author, ...] = ("prompt", "model", "tool", "hint")
 turn = st.tuples(st.sampled_from(AUTHORS), st.lists(st.integers(5, 250), min_size=1, max_size=8))

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cort_transformers.engine import TransformersEngine
-
 import cort_framework as cort
+from cort_transformers.engine import TransformersEngine
 
 
 @dataclass
