@@ -67,9 +67,10 @@ class _Session:
         self.names: dict[str, Any] = {}
 
     async def call(self, call: ToolCall) -> ToolResult:
-        assert call.code is not None
-        self.tool.log.append(call.code.strip())
-        return await self.tool.run(call.code, self.names)
+        code = call.code if call.arguments is None else call.arguments["code"]
+        assert code is not None
+        self.tool.log.append(code.strip())
+        return await self.tool.run(code, self.names)
 
 
 class Language(Tool):

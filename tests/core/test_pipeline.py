@@ -23,8 +23,9 @@ MAKES = ("make", "sft")
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(Teach, "trained", [])
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))  # of processes that are killed
     monkeypatch.setattr(Pupil, "asked", 0)
 
 

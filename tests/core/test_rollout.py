@@ -162,6 +162,36 @@ def test_no_tool_and_no_calls_leave_the_text_alone() -> None:
         assert not trajectory.calls and trajectory.finished
 
 
+class Native(PythonHere):
+    """The same tool by native calls alone."""
+
+    language = None
+    parameters = {"type": "object", "properties": {"code": {"type": "string"}}}
+
+
+def test_a_native_call_is_answered_and_a_bad_one_is_told_what_is_wrong() -> None:
+    tool = Native()
+    outputs = [
+        '<tool_call>{"name": "python", "arguments": {"code": "print(6)"}}</tool_call>',
+        '<tool_call>{"name": "pyhton", "arguments": {}}</tool_call>',
+        "<tool_call>{</tool_call>",
+        "</think>6",
+    ]
+
+    def write(prompt: str, response: str) -> str:
+        return outputs[response.count("<tool_response>")]
+
+    (trajectory,) = roll(write, tool)
+    assert trajectory.finished
+    assert trajectory.calls[0].text == "\n<tool_response>\n6\n</tool_response>\n"
+    good, unknown, broken = (t.result for t in trajectory.calls)
+    assert good is not None and good.outcome == Outcome.OK
+    for result in (unknown, broken):
+        assert result is not None and result.outcome == Outcome.PROGRAM_ERROR and result.text == result.error
+    assert "there is no tool 'pyhton'" in trajectory.calls[1].text
+    assert tool.log == ["open", "print(6)", "close"]
+
+
 def test_a_trajectory_ends_when_its_tokens_are_used_up() -> None:
     (trajectory,) = roll([python("print(1)"), "a" * 1000], max_tokens=100)
     assert trajectory.stop_reason == "length" and trajectory.response_tokens == 100

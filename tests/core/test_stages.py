@@ -83,7 +83,7 @@ def test_rejection_fine_tuning_trains_on_what_passed_and_on_the_samples_from_bef
     assert (
         tmp_path / "run/rft/checkpoint/config.json"
     ).read_text() == '{"knows": 10}'  # 3 + 2 + 6, at most 10
-    assert all(not t.turns[1].author == "hint" for t in made(tmp_path, "rft"))
+    assert all(t.turns[1].author != "hint" for t in made(tmp_path, "rft"))
 
 
 def test_fine_tuning_counts_its_samples_and_wants_some(tmp_path: Path) -> None:
