@@ -146,8 +146,8 @@ class Run:
         return self.runtime.plugin(self.stage.executor, Executor).map(job, self.runtime)
 
     @contextmanager
-    def log(self, name: str = "trajectories.jsonl") -> Iterator[TrajectoryLog]:
-        log = TrajectoryLog(self.folder / name)
+    def log(self, name: str = "trajectories.jsonl", remember: bool = True) -> Iterator[TrajectoryLog]:
+        log = TrajectoryLog(self.folder / name, remember)
         try:
             yield log
         finally:
@@ -164,17 +164,16 @@ class Run:
             for line in self.rollouts(replace(job, requests=missing)):
                 log.append(line)
                 progress.advance(1)
-        self.check_errors(log)
+        self.check_errors([line[-1] for line in log.lines.values()])
         return [log.lines[(r.task.id, r.sample)][-1] for r in job.requests]
 
-    def check_errors(self, log: TrajectoryLog) -> None:
-        """Raises ``StageFailed`` where more than ``max_error_rate`` of the log's final trajectories, rounded up, have an
-        error of the machinery."""
-        errors = Counter(line[-1].error for line in log.lines.values() if line[-1].error is not None)
-        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * len(log.lines)):
+    def check_errors(self, trajectories: Sequence[Trajectory]) -> None:
+        """Raises ``StageFailed`` where more than ``max_error_rate`` of them, rounded up, have an error of the machinery."""
+        errors = Counter(t.error for t in trajectories if t.error is not None)
+        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * len(trajectories)):
             error, count = errors.most_common(1)[0]
             raise StageFailed(
-                f"{errors.total()} of {len(log.lines)} trajectories failed, {count} of them with: {error}",
+                f"{errors.total()} of {len(trajectories)} trajectories failed, {count} of them with: {error}",
                 "mend that and run again: the good ones are kept; or raise `max_error_rate` in the recipe",
             )
 

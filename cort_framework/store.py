@@ -49,14 +49,15 @@ class TrajectoryLog:
     """An append-only file of lines of descent. Opening it reads what is there; a last line that was cut off by a crash is
     dropped, with the line of descent that it belonged to."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, remember: bool = True) -> None:
+        """``remember``: hold in ``lines`` what is there and what comes; a log that grows without end cannot."""
+        self.path, self._remember = path, remember
         self.lines: dict[Key, list[Trajectory]] = {}
         """Per task and sample: the versions that were cut back, then the final one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self._mend()
-            for trajectory in read_trajectories(path):
+            for trajectory in read_trajectories(path) if remember else ():
                 self._add(trajectory)
             self.lines = {key: line for key, line in self.lines.items() if line[-1].stop_reason != "rewound"}
         self._file = open(path, "a", encoding="utf-8", errors=_LONE_SURROGATES)  # noqa: SIM115 - open as long as the log
@@ -78,7 +79,8 @@ class TrajectoryLog:
         self._file.write("".join(t.to_json() + "\n" for t in line))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.lines[(line[-1].task.id, line[-1].sample)] = list(line)
+        if self._remember:
+            self.lines[(line[-1].task.id, line[-1].sample)] = list(line)
 
     def final(self, key: Key) -> Trajectory | None:
         line = self.lines.get(key)

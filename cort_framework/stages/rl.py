@@ -29,7 +29,7 @@ class ReinforcementLearning(Stage):
         weights = Weights(path=run.model)
         counts = {"trajectories": 0, "tokens": 0}
 
-        with run.log() as log:
+        with run.log(remember=False) as log:
 
             def load_weights(new: Weights) -> None:
                 nonlocal weights
@@ -45,12 +45,14 @@ class ReinforcementLearning(Stage):
                     weights=weights,
                     allow_rewind=False,
                 )
+                made = {}
                 for line in run.rollouts(job):
                     log.append(line)
-                finals = [log.lines[(r.task.id, r.sample)][-1] for r in requests]
+                    made[line[-1].task.id, line[-1].sample] = line[-1]
+                finals = [made[r.task.id, r.sample] for r in requests]
                 counts["trajectories"] += len(finals)
                 counts["tokens"] += sum(t.generated_tokens for t in finals)
-                run.check_errors(log)
+                run.check_errors(finals)
                 return finals
 
             checkpoint = run.train(tasks=run.tasks(config.tasks), rollout=rollout, load_weights=load_weights)

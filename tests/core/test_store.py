@@ -151,3 +151,12 @@ def test_what_append_returned_from_survives_a_kill(tmp_path: Path) -> None:
     for n, line in enumerate(log.lines.values()):
         assert line == made(f"t{n}", rewinds=n % 3, text="x" * 5000)
     log.close()
+
+
+def test_a_log_that_does_not_remember_writes_all_the_same(tmp_path: Path) -> None:
+    for line in LINES:
+        log = TrajectoryLog(tmp_path / "t.jsonl", remember=False)
+        log.append(line)
+        assert log.lines == {}
+        log.close()
+    assert list(read_trajectories(tmp_path / "t.jsonl")) == [t for line in LINES for t in line]
