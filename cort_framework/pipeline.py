@@ -109,7 +109,7 @@ class Run:
                     f"stage '{name}' makes no trajectories",
                     f"name another stage as `data` of '{self.stage.name}'",
                 )
-            kept += [t for t in read_trajectories(path) if t.kept and t.usable and t.stop_reason != "rewound"]
+            kept += [t for t in read_trajectories(path) if t.kept and t.stop_reason != "rewound"]
         return kept
 
     # --- rollouts ---------------------------------------------------------------------------------------------

@@ -33,18 +33,19 @@ async def score(
 
 async def judge(group: Group, filters: Mapping[str, Filter], timeout: float = 600.0) -> None:
     """Append each filter's verdicts. A filter sees only what the ones before it kept, so their order in the recipe is
-    their order here; one that fails drops what it was asked about, and says why."""
+    their order here; one that fails drops what it was asked about, and says why. A trajectory in which the machinery
+    failed is not judged."""
     for name, plugin in filters.items():
         alive = [t for t in group.trajectories if t.kept]
-        if not alive:
-            return
-        try:
-            async with deadline(timeout, f"filter '{name}' (from {plugin.distribution})"):
-                verdicts = await _verdicts(plugin, Group(group.task, alive))
-        except CortError as error:
-            verdicts = [Verdict(False, error.message)] * len(alive)
-        for trajectory, verdict in zip(alive, verdicts, strict=True):
-            trajectory.verdicts.append(Verdict(verdict.keep, verdict.reason, verdict.span, name))
+        together = type(plugin).judge_group is not Filter.judge_group
+        for part in [alive] if together and alive else [[t] for t in alive]:
+            try:
+                async with deadline(timeout, f"filter '{name}' (from {plugin.distribution})"):
+                    verdicts = await _verdicts(plugin, Group(group.task, part))
+            except CortError as error:
+                verdicts = [Verdict(False, error.message)] * len(part)
+            for trajectory, verdict in zip(part, verdicts, strict=True):
+                trajectory.verdicts.append(Verdict(verdict.keep, verdict.reason, verdict.span, name))
 
 
 async def _verdicts(plugin: Filter, group: Group) -> Sequence[Verdict]:

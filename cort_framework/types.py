@@ -216,7 +216,8 @@ class Trajectory:
 
     @property
     def kept(self) -> bool:
-        return all(v.keep for v in self.verdicts)
+        """Usable, and no filter dropped it."""
+        return self.usable and all(v.keep for v in self.verdicts)
 
     # --- disk -------------------------------------------------------------------------------------------------
     def to_json(self) -> str:

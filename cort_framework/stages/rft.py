@@ -40,7 +40,7 @@ class RejectionFineTuning(Stage):
                 trajectories = run.collect(log, job, progress)
             run.judge(trajectories, config.filters)
             log.finish((t.task.id, t.sample) for t in trajectories)
-        kept = [t for t in trajectories if t.kept and t.usable]
+        kept = [t for t in trajectories if t.kept]
         if not kept:
             raise StageFailed(
                 f"stage '{run.stage.name}' kept none of {len(trajectories)} trajectories: {funnel_line(log, example=True)}",

@@ -54,13 +54,11 @@ class Synthesize(Stage):
                     run.judge(trajectories, config.filters)
                     tried += [(t.task.id, t.sample) for t in trajectories]
                     for trajectory in trajectories:
-                        if not (trajectory.kept and trajectory.usable):
-                            continue
-                        if len(kept) < config.target:
+                        if trajectory.kept and len(kept) < config.target:
                             kept[trajectory.task.id] = attempt
             for task, sample in tried:
                 final = log.lines[task, sample][-1]
-                if final.kept and final.usable and kept.get(task) != sample:
+                if final.kept and kept.get(task) != sample:
                     final.verdicts.append(Verdict(False, "the target was reached", filter="target"))
             log.finish(tried)
         if not kept:

@@ -141,6 +141,21 @@ def test_a_filter_that_fails_drops_what_it_was_asked_about_and_says_why(
         assert complaint in verdict.reason
 
 
+def test_a_filter_that_fails_on_one_trajectory_judges_the_others() -> None:
+    class Picky(Says):
+        def judge(self, trajectory: Trajectory) -> Any:
+            return super().judge(trajectory) if trajectory.id != "t/1" else 1 / 0
+
+    assert [t.kept for t in judged({"picky": Picky()}, count=3)] == [True, False, True]
+
+
+def test_a_trajectory_in_which_the_machinery_failed_is_not_judged() -> None:
+    group = Group(trajectory().task, [trajectory(error="the worker died"), trajectory()])
+    strict = Says(False)
+    asyncio.run(judge(group, {"strict": strict, "best": Best()}))
+    assert [len(t.verdicts) for t in group.trajectories] == [0, 1] and len(strict.seen) == 1
+
+
 def test_a_group_filter_gives_one_verdict_a_trajectory() -> None:
     class Short(Best):
         async def judge_group(self, group: Group) -> list[Verdict]:
