@@ -33,7 +33,11 @@ class RecipeError(RequestError):
     def __init__(self, problems: list[str], hint: str | None = None, where: str | None = None) -> None:
         self.problems = problems
         head = f"{where}: " if where else ""
-        body = problems[0] if len(problems) == 1 else "\n".join([f"{len(problems)} problems:", *(f"  {p}" for p in problems)])
+        body = (
+            problems[0]
+            if len(problems) == 1
+            else "\n".join([f"{len(problems)} problems:", *(f"  {p}" for p in problems)])
+        )
         super().__init__(head + body, hint)
 
 

@@ -20,13 +20,11 @@ from cort_framework.types import (
     Checkpoint,
     Generation,
     Group,
-    Hint,
     Sampling,
     Task,
     ToolCall,
     ToolResult,
     Trajectory,
-    Verdict,
     Weights,
 )
 
@@ -111,7 +109,9 @@ class Tool(Plugin):
     """Modules to import into the Python kernel wherever a recipe has both this tool and ``python``."""
 
     @abstractmethod
-    def session(self, task: Task, *, trajectory_id: str, seed: int) -> AbstractAsyncContextManager[ToolSession]:
+    def session(
+        self, task: Task, *, trajectory_id: str, seed: int
+    ) -> AbstractAsyncContextManager[ToolSession]:
         """One session a trajectory. Start what is expensive at the first call: many trajectories make none.
 
         A call that fails by the tool's own fault raises ``InfrastructureError`` (or anything else): it is tried again
@@ -201,10 +201,10 @@ class Engine(Plugin):
     async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:
         """Go on from ``ids`` (prompt and all that came since). Cancelling the call frees its place."""
 
-    async def sleep(self) -> None:  # noqa: B027 - only engines that share a device with a trainer
+    async def sleep(self) -> None:
         """Give the device's memory back until ``wake``."""
 
-    async def wake(self) -> None:  # noqa: B027
+    async def wake(self) -> None:
         """Take it again."""
 
 

@@ -179,16 +179,20 @@ def _path_of(table: Any) -> list[str]:
 
 # --- layers -----------------------------------------------------------------------------------------------------
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """``over`` on ``base``, table by table; anything else is replaced. Named stages merge into the list of stages;
-    an unknown one raises ``KeyError``."""
+    """``over`` on ``base``, table by table; anything else is replaced, and so is a table that names another plugin, whose
+    settings are other ones."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not _names_another(value, below):
             merged[key] = merge(below, value)
         else:
             merged[key] = deepcopy(value)
     return merged
+
+
+def _names_another(value: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    return any(name in value and value[name] != below.get(name) for name in ("source", "use"))
 
 
 def parse_override(argument: str) -> tuple[list[str], Any]:

@@ -79,7 +79,7 @@ def test_the_profile_of_the_readme_fits_the_main_recipe(tmp_path):
     path.write_text(main.partition("\n[profile")[0] + "\n" + block("toml", "[profile."), encoding="utf-8")
     recipe = load_recipe(path, "1.5b")
     assert recipe.rollout.max_tokens == 16000
-    assert next(s for s in recipe.stage if s.name == "rl").model_extra["tasks"] == "problems"
+    assert recipe.tasks["train"].model_extra == {"dataset": "rasbt/math_full_minus_math500"}
 
 
 def test_the_plugin_of_the_readme_answers_a_call():

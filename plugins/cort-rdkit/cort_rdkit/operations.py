@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cort_python.operations import Operations
-
 from cort_rdkit.molecules import Molecule, Pattern
 
 operations = Operations()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from cort_python.operations import Operations
-
 from cort_sympy.expressions import Expression, Integer, Items, Matrix, Symbol
 
 operations = Operations()
