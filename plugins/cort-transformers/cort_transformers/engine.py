@@ -62,6 +62,8 @@ class TransformersEngine(cort.Engine):
         self._inbox: queue.SimpleQueue[Row | Callable[[], None] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._decoder: Decoder | None = None
+        self._own = False
+        """The weights are not a trainer's."""
         self._deterministic = False
         self._widths: dict[tuple[object, ...], int | None] = {}
         """The width that makes a forward pass reproducible, for each shape of model that was checked."""
@@ -103,19 +105,17 @@ class TransformersEngine(cort.Engine):
         return await asyncio.wrap_future(row.future)  # cancelling it cancels row.future, which frees the row
 
     async def sleep(self) -> None:
-        def rest() -> None:
-            assert self._decoder is not None
-            self._decoder.release()
-            self._decoder.model.to("cpu")
-
-        await self._on_worker(rest)
+        """Keys and values go, and the weights move off the device, unless they are a trainer's."""
+        await self._on_worker(lambda: self._rest("cpu"))
 
     async def wake(self) -> None:
-        def back() -> None:
-            assert self._decoder is not None
-            self._decoder.model.to(self._device())
+        await self._on_worker(lambda: self._rest(self._device()))
 
-        await self._on_worker(back)
+    def _rest(self, device: str) -> None:
+        if self._decoder is not None:
+            self._decoder.release()
+            if self._own:
+                self._decoder.model.to(device)
 
     # --- the worker thread ------------------------------------------------------------------------------------
     async def _on_worker(self, order: Callable[[], None]) -> None:
@@ -188,9 +188,11 @@ class TransformersEngine(cort.Engine):
         from cort_transformers.proof import check_reproducible, largest_gap
         from cort_transformers.tokenizer import StopWatch
 
+        self._own = weights.module is None
         if weights.module is not None:
             model = weights.module
         elif weights.path is not None:
+            self._decoder = None  # two sets of weights may not fit
             model = load_model(weights.path, self.config.dtype, self._device())
             self.tokenizer = load_tokenizer(weights.path, model)
         else:

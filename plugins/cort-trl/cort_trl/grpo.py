@@ -16,7 +16,7 @@ from pydantic import Field
 
 import cort_framework as cort
 from cort_framework.rendering import render
-from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
+from cort_trl.training import REQUIRES, Schedule, TrainingSettings, arguments, fit, load, quiet
 
 
 class GroupRelativeTrainer(cort.Trainer):
@@ -39,8 +39,8 @@ class GroupRelativeTrainer(cort.Trainer):
         """Optimiser updates that share a step's trajectories (paper: 2, that is 64 prompts each)."""
         learning_rate: float = Field(1e-6, gt=0)
         """Peak of the schedule (paper: 1e-6)."""
-        schedule: str = "constant_with_warmup"
-        """Any of transformers' learning-rate schedules."""
+        schedule: Schedule = "constant_with_warmup"
+        """How the learning rate falls from its peak."""
         beta: float = Field(0.001, ge=0)
         """Weight of the KL divergence to the starting model, by the low-variance estimator (paper: 0.001)."""
         epsilon: float = Field(0.2, gt=0)

@@ -14,6 +14,7 @@ from pydantic import Field
 import cort_framework as cort
 
 REQUIRES = ("torch>=2.11", "transformers>=5.10", "trl>=1.16,<1.17", "accelerate>=1.15", "datasets>=4.0")
+Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"]
 
 
 class TrainingSettings(cort.PluginConfig):
@@ -21,8 +22,8 @@ class TrainingSettings(cort.PluginConfig):
 
     learning_rate: float = Field(1e-5, gt=0)
     """Peak of the schedule."""
-    schedule: str = "cosine"
-    """Any of transformers' learning-rate schedules: ``cosine``, ``linear``, ``constant_with_warmup`` …"""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls from its peak."""
     warmup: float = Field(0.0, ge=0)
     """Steps of warm-up; a number below 1 is a share of all steps."""
     weight_decay: float = Field(0.0, ge=0)

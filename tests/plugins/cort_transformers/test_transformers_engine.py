@@ -179,6 +179,19 @@ def test_text_that_spells_a_special_token_stays_text(tiny_checkpoint: Path, tmp_
     asyncio.run(run())
 
 
+def test_the_engine_goes_on_after_sleep(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with engine(tmp_path) as e:
+            await e.load_weights(cort.Weights(path=str(tiny_checkpoint)))
+            sampling = cort.Sampling(1.0, 1.0, 20, seed=1)
+            before = await e.generate([5, 6], sampling)
+            await e.sleep()
+            await e.wake()
+            assert await e.generate([5, 6], sampling) == before
+
+    asyncio.run(run())
+
+
 def test_bfloat16_passes_its_own_proof(tiny_checkpoint: Path, tmp_path: Path) -> None:
     async def run() -> None:
         async with engine(tmp_path, dtype="bfloat16") as e:
