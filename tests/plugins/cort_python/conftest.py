@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cort_python.tool import PythonTool
 from python_sessions import TASK, opened
 
 from cort_framework import ToolCall, ToolResult
+from cort_python.tool import PythonTool
 
 Run = Callable[..., list[ToolResult]]
 

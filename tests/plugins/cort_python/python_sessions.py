@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cort_python.tool import PythonTool
-
 from cort_framework import OpenContext, Task
+from cort_python.tool import PythonTool
 
 TASK = Task("task", "prompt")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cort_python.tool import PythonTool
 from python_sessions import TASK, opened
 
 from cort_framework import InfrastructureError, Outcome, ToolCall, ToolResult
 from cort_framework.testing import check_tool
+from cort_python.tool import PythonTool
 
 Cells = Callable[..., list[ToolResult]]
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cort_python.processes import ForkBackend
 from python_sessions import TASK, descendants, opened, wait_until_gone
 
 from cort_framework import InfrastructureError, Outcome, ToolCall, ToolResult
+from cort_python.processes import ForkBackend
 
 Cells = Callable[..., list[ToolResult]]
 

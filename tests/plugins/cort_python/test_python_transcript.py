@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from cort_python.transcript import Transcript, scrub
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cort_python.transcript import Transcript, scrub
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=300), max_size=12), st.integers(2, 300))

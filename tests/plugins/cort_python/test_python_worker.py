@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from cort_python.worker import WorkerDied, WorkerPool
 from python_sessions import descendants, wait_until_gone
 
 from cort_framework import InfrastructureError
+from cort_python.worker import WorkerDied, WorkerPool
 
 
 def with_pool(

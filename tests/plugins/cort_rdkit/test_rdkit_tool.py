@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from cort_python.tool import PythonTool
-from cort_rdkit.operations import operations
-from cort_rdkit.tool import RdkitTool
 
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
 from cort_framework.testing import check_tool
+from cort_python.tool import PythonTool
+from cort_rdkit.operations import operations
+from cort_rdkit.tool import RdkitTool
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 

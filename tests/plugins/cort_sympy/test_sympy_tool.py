@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from cort_python.tool import PythonTool
-from cort_sympy.expressions import read
-from cort_sympy.operations import operations
-from cort_sympy.tool import SympyTool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
 from cort_framework.testing import check_tool
+from cort_python.tool import PythonTool
+from cort_sympy.expressions import read
+from cort_sympy.operations import operations
+from cort_sympy.tool import SympyTool
 
 
 def ask(tmp_path: Path, *calls: str | dict[str, object], **config: object) -> list[ToolResult]:
