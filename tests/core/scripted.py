@@ -10,10 +10,12 @@ from typing import Any
 
 from cort_framework import (
     Engine,
+    Generation,
     HintInjector,
     Outcome,
     RolloutRequest,
     RolloutSettings,
+    Sampling,
     Task,
     Tool,
     ToolCall,
@@ -21,7 +23,7 @@ from cort_framework import (
     Trajectory,
 )
 from cort_framework.rollout import RolloutSetup, rollout
-from cort_framework.testing import Script, says, scripted_engine
+from cort_framework.testing import Script, ScriptedEngine, says, scripted_engine
 
 TASK = Task("sum", "What is 2+2?", "4")
 
@@ -130,3 +132,25 @@ def hints(ask: Callable[[Trajectory], Any], name: str = "asks") -> HintInjector:
 
     Asks.name = name
     return Asks()
+
+
+def idle() -> HintInjector:
+    """Never hints; makes the engine yield every ``check_every`` tokens."""
+    return hints(lambda trajectory: None, "idle")
+
+
+class Recording(ScriptedEngine):
+    """Keeps what it was asked and what it sampled."""
+
+    def __init__(self, *stretches: str, words: Sequence[str] = ()) -> None:
+        super().__init__(words=words)
+        self.script = says(*stretches)
+        self.said: list[tuple[list[int], Generation]] = []
+
+    def write(self, prompt: str, response: str) -> str:
+        return self.script(prompt, response)
+
+    async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:
+        generation = await super().generate(ids, sampling)
+        self.said.append((list(ids), generation))
+        return generation
