@@ -92,14 +92,8 @@ class TransformersEngine(cort.Engine):
     async def generate(self, ids: Sequence[int], sampling: cort.Sampling) -> cort.Generation:
         from cort_transformers.decoder import Row
 
-        decoder = self._decoder
-        if decoder is None:
-            raise EngineError("generate was called before load_weights")
-        if not ids or len(ids) >= decoder.context:
-            raise EngineError(
-                f"cannot generate after {len(ids)} tokens: the model reads 1 to {decoder.context - 1}",
-                "lower the token limits of the recipe",
-            )
+        if self._worker is None or not hasattr(self, "tokenizer"):
+            raise EngineError("generate was called before open and load_weights")
         row = Row(list(ids), sampling, self.tokenizer.eos_ids)
         self._inbox.put(row)
         return await asyncio.wrap_future(row.future)  # cancelling it cancels row.future, which frees the row
@@ -145,14 +139,8 @@ class TransformersEngine(cort.Engine):
                 orders.popleft()()
                 continue
             while held and not orders:
-                row = held.popleft()
-                if self._decoder is not None:
-                    self._decoder.submit(row)
-                    idle = False
-                elif row.future.set_running_or_notify_cancel():
-                    row.future.set_exception(
-                        EngineError("the weights that this call waited for could not be loaded")
-                    )
+                self._submit(held.popleft())
+                idle = self._decoder is None or self._decoder.idle
             try:
                 item = self._inbox.get(block=idle)
             except queue.Empty:
@@ -167,6 +155,20 @@ class TransformersEngine(cort.Engine):
                 held.append(item)  # a row that comes after an order waits for it
         for row in [*held, *(self._decoder.abandon() if self._decoder else ())]:
             row.future.cancel()
+
+    def _submit(self, row: Row) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            error = EngineError("no weights are in place: the last load_weights failed")
+        elif not 0 < len(row.ids) < decoder.context:
+            error = EngineError(
+                f"cannot generate after {len(row.ids)} tokens: the model reads 1 to {decoder.context - 1}",
+                "lower the token limits of the recipe",
+            )
+        else:
+            return decoder.submit(row)
+        if row.future.set_running_or_notify_cancel():
+            row.future.set_exception(error)
 
     def _advance(self, decoder: Decoder) -> None:
         try:
@@ -188,11 +190,12 @@ class TransformersEngine(cort.Engine):
         from cort_transformers.proof import check_reproducible, largest_gap
         from cort_transformers.tokenizer import StopWatch
 
+        before, self._decoder = self._decoder, None  # nothing is sampled from weights that are not proven
         self._own = weights.module is None
         if weights.module is not None:
             model = weights.module
         elif weights.path is not None:
-            self._decoder = None  # two sets of weights may not fit
+            before = None  # two sets of weights may not fit
             model = load_model(weights.path, self.config.dtype, self._device())
             self.tokenizer = load_tokenizer(weights.path, model)
         else:
@@ -200,32 +203,35 @@ class TransformersEngine(cort.Engine):
         if not hasattr(self, "tokenizer"):
             raise EngineError("a live module brings no tokenizer", "load its checkpoint folder first")
 
-        if self._decoder is None or self._decoder.model is not model:
-            stops = StopWatch(self.tokenizer)
-            self._decoder = Decoder(
-                model, stops, max_batch=self.config.max_batch, keep_bytes=self.config.keep_mb << 20
+        decoder = before
+        if decoder is None or decoder.model is not model:
+            decoder = Decoder(
+                model,
+                StopWatch(self.tokenizer),
+                max_batch=self.config.max_batch,
+                keep_bytes=self.config.keep_mb << 20,
             )
             if self._deterministic:
                 shape = (model.dtype, model.device, *(weight.shape for weight in model.parameters()))
                 if shape not in self._widths:
-                    self._widths[shape] = check_reproducible(self._decoder)
-                self._decoder.width = self._widths[shape]
-        self._decoder.forget()
-        self._decoder.version = weights.version
+                    self._widths[shape] = check_reproducible(decoder)
+                decoder.width = self._widths[shape]
+        decoder.forget()
+        decoder.version = weights.version
 
-        self.load_gap = largest_gap(self._decoder)
-        self._decoder.forget()
+        self.load_gap = largest_gap(decoder)
+        decoder.forget()
         number_format = str(model.dtype).removeprefix("torch.")
         tolerance = self.config.tolerance or TOLERANCE[number_format]
         if not self.load_gap <= tolerance:
             source = weights.path or f"the trainer's {type(model).__name__}"
-            self._decoder = None
             raise EngineError(
                 f"what the engine samples is not what {source} says: log-probs differ by up to "
                 f"{self.load_gap:.2g} nats, over the tolerance of {tolerance:g} for {number_format}",
                 "the model's attention may need what this engine does not give it (sliding windows, sinks, "
-                "soft caps): use another engine, or rollout.engine options tolerance if this gap is acceptable",
+                "soft caps): use another engine, or set the engine's tolerance if this gap is acceptable",
             )
+        self._decoder = decoder
 
     def _device(self) -> str:
         import torch

@@ -157,10 +157,27 @@ def test_calls_that_waited_for_weights_that_failed_to_load_are_told(
             call = asyncio.create_task(e.generate([5], cort.Sampling()))
             with pytest.raises(EngineError, match="over the tolerance"):
                 await load
-            with pytest.raises(EngineError, match="could not be loaded"):
+            with pytest.raises(EngineError, match="no weights are in place"):
                 await call
-            with pytest.raises(EngineError, match="before load_weights"):
+            with pytest.raises(EngineError, match="no weights are in place"):
                 await e.generate([5], cort.Sampling())
+
+    asyncio.run(run())
+
+
+def test_calls_that_the_context_has_no_room_for_and_calls_too_early_are_errors(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with engine(tmp_path) as e:
+            with pytest.raises(EngineError, match="before open and load_weights"):
+                await e.generate([5], cort.Sampling())
+            await e.load_weights(cort.Weights(path=str(tiny_checkpoint)))
+            with pytest.raises(
+                EngineError, match="cannot generate after 512 tokens: the model reads 1 to 511"
+            ):
+                await e.generate([5] * 512, cort.Sampling())
+            assert (await e.generate([5] * 511, cort.Sampling())).stop in ("length", "eos")
 
     asyncio.run(run())
 
