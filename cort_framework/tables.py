@@ -184,15 +184,26 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and not _names_another(value, below):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(below, Mapping)
+            and not _names_another(key, value, below)
+        ):
             merged[key] = merge(below, value)
         else:
             merged[key] = deepcopy(value)
     return merged
 
 
-def _names_another(value: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
-    return any(name in value and value[name] != below.get(name) for name in ("source", "use"))
+def _names_another(key: str, value: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    """Whether a table's settings are for another plugin. ``use = "dist/name"`` may only pick the distribution."""
+
+    def plugin(table: Mapping[str, Any]) -> Any:
+        use = table.get("use", key)
+        return use.rpartition("/")[2] if isinstance(use, str) else use
+
+    other_source = "source" in value and value["source"] != below.get("source")
+    return other_source or ("use" in value and plugin(value) != plugin(below))
 
 
 def parse_override(argument: str) -> tuple[list[str], Any]:

@@ -96,7 +96,7 @@ _LOGIC = re.compile(
 )
 _DECLINED = re.compile(
     r"\b(?:instead of|rather than|tedious|avoid|don't|do not|not (?:going|worth|want|practical|feasible|easy)|no need|needn't|too (?:long|many|slow|big|large|much)|would (?:take|be)"
-    r"|error[- ]prone|hard|painful|messy|impractical)\b.{0,60}\b(?:by hand|manually)|(?:不用|不必|避免|而不是).{0,20}(?:手算|手动|手工)",
+    r"|error[- ]prone|hard|painful|messy|impractical)\b(?:(?!\bbut\b).){0,60}\b(?:by hand|manually)|(?:不用|不必|避免|而不是).{0,20}(?:手算|手动|手工)",
     re.IGNORECASE,
 )
 _ESTIMATE = re.compile(
