@@ -17,8 +17,8 @@ HABITS = {
     "tool": (with_tool, TOOL_REQUEST),
     "program": (program, PROGRAM_REQUEST),
 }
-CORPUS_LEVELS = {1: 0.2, 2: 0.35, 3: 0.3, 4: 0.15}
-TOOL_LEVELS = {1: 0.18, 2: 0.32, 3: 0.27, 4: 0.13, LARGE: 0.1}
+CORPUS_LEVELS = {1: 0.3, 2: 0.5, 3: 0.2}
+TOOL_LEVELS = {1: 0.25, 2: 0.45, 3: 0.15, LARGE: 0.15}
 LONGEST = 1600  # characters of a response; most tokens are a single character
 
 

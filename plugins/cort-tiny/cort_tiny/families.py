@@ -72,7 +72,7 @@ class Product(Family):
             3: (3, 2),
             4: (3, 3),
             LARGE: (4, rng.randint(3, 4)),
-            OUT_OF_RANGE: (rng.randint(5, 6), 5),
+            OUT_OF_RANGE: (5, 4),
         }[level]
         return _with_digits(rng, sizes[0]), max(2, _with_digits(rng, sizes[1]))
 
@@ -115,7 +115,7 @@ class ModularPower(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return _with_digits(rng, 3), _with_digits(rng, 3), _with_digits(rng, 4)
+            return rng.randint(100, 400), rng.randint(100, 400), rng.randint(1000, 4000)
         if level == LARGE:
             return rng.randint(5, 99), rng.randint(11, 99), rng.randint(31, 999)
         base, exponent, modulus = {
@@ -171,7 +171,7 @@ class Multiples(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         while True:
             if level == OUT_OF_RANGE:
-                n, a, b = _with_digits(rng, rng.randint(5, 6)), rng.randint(21, 99), rng.randint(21, 99)
+                n, a, b = _with_digits(rng, 5), rng.randint(21, 60), rng.randint(21, 60)
                 good = a != b
             elif level == LARGE:
                 n, a, b = rng.randint(301, 9999), rng.randint(5, 20), rng.randint(5, 20)
@@ -231,7 +231,7 @@ class Divisors(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(5000, 99999), rng.randrange(2)
+            return rng.randint(5000, 9999), rng.randrange(2)
         span = {1: (10, 30), 2: (24, 80), 3: (50, 150), 4: (120, 240), LARGE: (241, 4999)}[level]
         return rng.randint(*span), rng.randrange(2)
 
@@ -290,7 +290,7 @@ class Recurrence(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(100, 999), rng.randint(100, 999), rng.randint(21, 40)
+            return rng.randint(100, 999), rng.randint(100, 999), rng.randint(21, 30)
         size, terms = {
             1: (6, (4, 6)),
             2: (9, (6, 8)),
@@ -344,7 +344,7 @@ class BaseConversion(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         base = rng.randint(3, 9)
         if level == OUT_OF_RANGE:
-            length = rng.randint(8, 11)
+            length = rng.randint(8, 9)
         else:
             length = {1: 2, 2: 3, 3: 4, 4: 5, LARGE: rng.randint(6, 7)}[level]
         digits = [rng.randrange(1, base), *(rng.randrange(base) for _ in range(length - 1))]
@@ -398,7 +398,7 @@ class PowerSum(Family):
             3: ((2, highest), rng.randint(5, 6)),
             4: ((2, highest + 3), rng.randint(6, 8)),
             LARGE: ((13, 99), rng.randint(4, 7)),
-            OUT_OF_RANGE: ((100, 999), rng.randint(8, 10)),
+            OUT_OF_RANGE: ((100, 999), rng.randint(3, 5)),
         }[level]
         return exponent, *rng.sample(range(span[0], span[1] + 1), count)
 
@@ -453,7 +453,7 @@ class DigitSum(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
             first = _with_digits(rng, 5)
-            return first, first + rng.randint(100, 900)
+            return first, first + rng.randint(100, 300)
         if level == LARGE:
             first = rng.randint(200, 9000)
             return first, first + rng.randint(10, 90)

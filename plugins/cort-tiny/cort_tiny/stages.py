@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,16 +76,19 @@ class TinyCorpus(Stage):
     config: Any
 
     def run(self, run: Run) -> StageResult:
-        """Draws the texts, trains the tokenizer and writes both checkpoint and trajectories."""
+        """Draws the texts and encodes them for the model that a stage before has made; where there is none, trains a
+        tokenizer and begins a model with random weights."""
+        from transformers import AutoTokenizer
+
         config = self.config
         mixture = Mixture(config.natural, config.tool, config.program, config.literacy, config.chemistry)
         corpus = list(islice(texts(config.corpus_seed, mixture), config.texts))
-        tokenizer = train_tokenizer(
-            (f"{t.prompt}\n{t.response}" for t in corpus[:TOKENIZER_TEXTS]), config.vocabulary
-        )
         checkpoint = run.folder / "checkpoint"
-        tokenizer.save_pretrained(checkpoint)
-        parameters = self._initial_model(checkpoint, tokenizer, run.plan.recipe.seed)
+        if run.model:
+            shutil.copytree(run.model, checkpoint, dirs_exist_ok=True)
+        else:
+            self._begin(checkpoint, corpus[:TOKENIZER_TEXTS], run.plan.recipe.seed)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
         path = run.folder / "trajectories.jsonl"
         unfinished = path.with_suffix(".part")
@@ -99,18 +103,20 @@ class TinyCorpus(Stage):
                 file.write(f"{trajectory.to_json()}\n")
                 progress.advance()
         os.replace(unfinished, path)
-        run.reporter.note(f"{len(corpus)} texts, {tokens} tokens; {parameters} parameters")
+        run.reporter.note(f"{len(corpus)} texts, {tokens} tokens")
         return StageResult(
             checkpoint=checkpoint,
             trajectories=path,
-            summary={"texts": len(corpus), "tokens": tokens, "parameters": parameters},
+            summary={"texts": len(corpus), "tokens": tokens},
         )
 
-    def _initial_model(self, folder: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> int:
+    def _begin(self, folder: Path, corpus: list[Text], seed: int) -> None:
         import torch
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         config = self.config
+        tokenizer = train_tokenizer((f"{t.prompt}\n{t.response}" for t in corpus), config.vocabulary)
+        tokenizer.save_pretrained(folder)
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]
             Qwen2Config(
@@ -128,7 +134,6 @@ class TinyCorpus(Stage):
             )
         )
         model.save_pretrained(folder)
-        return int(model.num_parameters())
 
 
 def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerBase, number: int) -> Trajectory:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from cort_tiny.chatter import chatter
 from cort_tiny.families import LARGE
 from cort_tiny.problems import Problem
 
@@ -148,7 +149,9 @@ def _by_hand(rng: Random, problem: Problem, doubts: float) -> list[str]:
 
 
 def lead_in(rng: Random) -> str:
-    """A sentence on why a program comes next."""
+    """A sentence on why a program comes next, or one that says nothing."""
+    if rng.random() < 0.5:
+        return chatter(rng)
     why, code = rng.choice(WHY_CODE), rng.choice(CODE)
     alone = code.split(" ", 1)[1]
     return rng.choice((f"{why}, {code}.", f"{why}, {code}.", f"{alone[0].upper()}{alone[1:]}.", f"{why}."))
@@ -156,11 +159,13 @@ def lead_in(rng: Random) -> str:
 
 def accept(rng: Random, answer: object) -> list[str]:
     """The output is taken as it is."""
-    return [*rng.sample(DONE, rng.choice((0, 0, 1))), rng.choice(ACCEPT).format(answer)]
+    remark = rng.choices(([], [rng.choice(DONE)], [chatter(rng)]), (4, 2, 3))[0]
+    return [*remark, rng.choice(ACCEPT).format(answer)]
 
 
 def _opening(rng: Random, problem: Problem) -> str:
-    return rng.choice(OPENINGS).format(rng.choice(problem.family.goal(problem.parameters)))
+    opening = rng.choice(OPENINGS).format(rng.choice(problem.family.goal(problem.parameters)))
+    return f"{chatter(rng)}\n{opening}" if rng.random() < 0.1 else opening
 
 
 def _slip(rng: Random, answer: int) -> int:
