@@ -74,7 +74,9 @@ def test_the_recipe_of_the_base_describes_the_base_that_ships() -> None:
 
     record = json.loads((base_path() / "base.json").read_text("utf-8"))
     recipe = cort.load_recipe("tiny_base")
-    corpus, base = recipe.stage
-    assert corpus.model_extra == {"texts": record["texts"]}
-    assert base.options["batch_size"] == record["batch_size"]
+    texts = [stage.model_extra["texts"] for stage in recipe.stage if stage.kind == "tiny-corpus"]
+    trainings = [stage.options for stage in recipe.stage if stage.kind == "sft"]
+    assert texts == [leg["texts"] for leg in record["legs"]]
+    for key in ("batch_size", "learning_rate"):
+        assert [options[key] for options in trainings] == [leg[key] for leg in record["legs"]]
     assert recipe.seed == record["seed"]
