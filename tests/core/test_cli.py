@@ -215,7 +215,12 @@ def test_a_new_plugin_of_every_kind_passes_its_own_tests(tmp_path: Path, capsys:
         text=True,
         cwd=tmp_path,
         timeout=100,
-        env={**os.environ, "PYTHONPATH": ":".join(map(str, roots)), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTEST_ADDOPTS": "",
+            "PYTHONPATH": ":".join(map(str, roots)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
     )
     assert done.returncode == 0, done.stdout
     leftovers = [
