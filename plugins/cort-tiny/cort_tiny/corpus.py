@@ -18,7 +18,7 @@ HABITS = {
     "program": (program, PROGRAM_REQUEST),
 }
 CORPUS_LEVELS = {1: 0.3, 2: 0.5, 3: 0.2}
-TOOL_LEVELS = {1: 0.25, 2: 0.45, 3: 0.15, LARGE: 0.15}
+TOOL_LEVELS = {1: 0.15, 2: 0.3, 3: 0.15, LARGE: 0.4}
 LONGEST = 1600  # characters of a response; most tokens are a single character
 
 

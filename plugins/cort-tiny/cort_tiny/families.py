@@ -28,6 +28,12 @@ def _with_digits(rng: Random, count: int) -> int:
     return rng.randrange(10 ** (count - 1), 10**count)
 
 
+def _below(rng: Random, low: int, high: int) -> int:
+    """A number from `low` to `high` of any length, short ones as likely as long ones."""
+    digits = rng.randint(len(str(low)), len(str(high)))
+    return rng.randint(max(low, 10 ** (digits - 1)), min(high, 10**digits - 1))
+
+
 class Family(ABC):
     """One kind of problem: its parameters, its wordings, its answer, its working by hand and its programs."""
 
@@ -66,14 +72,11 @@ class Product(Family):
     name = "product"
 
     def sample(self, rng: Random, level: int) -> Parameters:
-        sizes = {
-            1: (2, 1),
-            2: (2, 2),
-            3: (3, 2),
-            4: (3, 3),
-            LARGE: (4, rng.randint(3, 4)),
-            OUT_OF_RANGE: (5, 4),
-        }[level]
+        if level == OUT_OF_RANGE:
+            return rng.randint(60_000, 99_999), rng.randint(6_000, 9_999)
+        if level == LARGE:
+            return _below(rng, 1_000, 59_999), _below(rng, 100, 5_999)
+        sizes = {1: (2, 1), 2: (2, 2), 3: (3, 2), 4: (3, 3)}[level]
         return _with_digits(rng, sizes[0]), max(2, _with_digits(rng, sizes[1]))
 
     def wordings(self, p: Parameters) -> list[str]:
@@ -115,9 +118,9 @@ class ModularPower(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(100, 400), rng.randint(100, 400), rng.randint(1000, 4000)
+            return rng.randint(600, 999), rng.randint(600, 999), rng.randint(6_000, 9_999)
         if level == LARGE:
-            return rng.randint(5, 99), rng.randint(11, 99), rng.randint(31, 999)
+            return _below(rng, 5, 599), _below(rng, 11, 599), _below(rng, 31, 5_999)
         base, exponent, modulus = {
             1: ((2, 5), (3, 4), (5, 9)),
             2: ((2, 7), (4, 6), (6, 11)),
@@ -171,10 +174,10 @@ class Multiples(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         while True:
             if level == OUT_OF_RANGE:
-                n, a, b = _with_digits(rng, 5), rng.randint(21, 60), rng.randint(21, 60)
+                n, a, b = rng.randint(60_000, 99_999), rng.randint(60, 99), rng.randint(60, 99)
                 good = a != b
             elif level == LARGE:
-                n, a, b = rng.randint(301, 9999), rng.randint(5, 20), rng.randint(5, 20)
+                n, a, b = _below(rng, 301, 59_999), rng.randint(5, 59), rng.randint(5, 59)
                 good = a % b != 0 and b % a != 0
             else:
                 n = rng.randint(*{1: (20, 40), 2: (30, 70), 3: (50, 120), 4: (100, 300)}[level])
@@ -231,8 +234,8 @@ class Divisors(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(5000, 9999), rng.randrange(2)
-        span = {1: (10, 30), 2: (24, 80), 3: (50, 150), 4: (120, 240), LARGE: (241, 4999)}[level]
+            return rng.randint(6_000, 9_999), rng.randrange(2)
+        span = {1: (10, 30), 2: (24, 80), 3: (50, 150), 4: (120, 240), LARGE: (241, 5_999)}[level]
         return rng.randint(*span), rng.randrange(2)
 
     def identity(self, p: Parameters) -> Parameters:
@@ -290,13 +293,14 @@ class Recurrence(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            return rng.randint(100, 999), rng.randint(100, 999), rng.randint(21, 30)
+            return rng.randint(600, 999), rng.randint(600, 999), rng.randint(26, 40)
+        if level == LARGE:
+            return _below(rng, 11, 599), _below(rng, 11, 599), rng.randint(12, 25)
         size, terms = {
             1: (6, (4, 6)),
             2: (9, (6, 8)),
             3: (20, (7, 9)),
             4: (60, (8, 11)),
-            LARGE: (99, (12, 20)),
         }[level]
         return rng.randint(1, size), rng.randint(1, size), rng.randint(*terms)
 
@@ -342,12 +346,14 @@ class BaseConversion(Family):
     name = "base-conversion"
 
     def sample(self, rng: Random, level: int) -> Parameters:
-        base = rng.randint(3, 9)
+        base = rng.randint(4 if level == OUT_OF_RANGE else 3, 9)
+        length = {1: 2, 2: 3, 3: 4, 4: 5, LARGE: rng.randint(6, 9), OUT_OF_RANGE: 9}[level]
+        first = rng.randrange(
+            1, min(base, 3) if length == 9 else base
+        )  # of nine digits, those from 3 on are out of range
         if level == OUT_OF_RANGE:
-            length = rng.randint(8, 9)
-        else:
-            length = {1: 2, 2: 3, 3: 4, 4: 5, LARGE: rng.randint(6, 7)}[level]
-        digits = [rng.randrange(1, base), *(rng.randrange(base) for _ in range(length - 1))]
+            first = rng.randrange(3, base)
+        digits = [first, *(rng.randrange(base) for _ in range(length - 1))]
         return int("".join(map(str, digits))), base
 
     def wordings(self, p: Parameters) -> list[str]:
@@ -397,8 +403,8 @@ class PowerSum(Family):
             2: ((2, highest), rng.randint(3, 4)),
             3: ((2, highest), rng.randint(5, 6)),
             4: ((2, highest + 3), rng.randint(6, 8)),
-            LARGE: ((13, 99), rng.randint(4, 7)),
-            OUT_OF_RANGE: ((100, 999), rng.randint(3, 5)),
+            LARGE: (rng.choice(((13, 99), (13, 599), (100, 599))), rng.randint(3, 7)),
+            OUT_OF_RANGE: ((600, 999), rng.randint(2, 3)),
         }[level]
         return exponent, *rng.sample(range(span[0], span[1] + 1), count)
 
@@ -452,10 +458,10 @@ class DigitSum(Family):
 
     def sample(self, rng: Random, level: int) -> Parameters:
         if level == OUT_OF_RANGE:
-            first = _with_digits(rng, 5)
+            first = rng.randint(60_000, 99_000)
             return first, first + rng.randint(100, 300)
         if level == LARGE:
-            first = rng.randint(200, 9000)
+            first = _below(rng, 200, 59_000)
             return first, first + rng.randint(10, 90)
         start, terms = {
             1: ((8, 40), (3, 4)),

@@ -54,7 +54,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 1024) -> Qwen2Tokeni
     model = json.loads(bpe.to_str())["model"]
     return Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=[tuple(merge) for merge in model["merges"]],  # type: ignore[misc]
         unk_token=PAD,
         pad_token=PAD,
         eos_token=END,
