@@ -1,8 +1,9 @@
 """The template process: imports everything once, builds a kernel, and forks it on request.
 
 Run as ``python -m cort_python.forkserver OPTIONS`` (JSON: ``socket``, the file descriptor of a SEQPACKET socket;
-``folder``; ``preload``), with a clean environment. Over the socket come ``start`` and ``signal`` requests, and go
-``warm``, ``ready`` (by the child itself, once its sockets are bound), ``exited`` and ``failed``.
+``folder``; ``preload``; ``kernels``, whether to build one), with a clean environment. Over the socket come ``start``,
+``call`` (with a socket of its own, see ``callee``) and ``signal`` requests, and go ``warm``, ``ready`` (by the child itself,
+once its sockets are bound), ``exited`` and ``failed``.
 
 It is the janitor as well: when its owner goes away, however that happens, it ends every process that the kernels
 have started, removes the folder and exits.
@@ -23,23 +24,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cort_python import callee
 from cort_python.limits import become_subreaper, die_with_parent
 
 
 class ForkServer:
     """Serves one owner from one thread until the owner closes the socket."""
 
-    def __init__(self, channel: socket.socket, folder: str, preload: list[str]) -> None:
+    def __init__(self, channel: socket.socket, folder: str, preload: list[str], kernels: bool) -> None:
         self.channel = channel
         self.folder = folder
         self.kernels: dict[int, int] = {}
         """Process id to the owner's id of the kernel."""
         for name in preload:
             importlib.import_module(name)
-        from cort_python import kernel
+        if kernels:
+            from cort_python import kernel
 
-        self.serve = kernel.serve
-        self.kernel = kernel.build()
+            self.serve = kernel.serve
+            self.kernel = kernel.build()
         if (threads := len(os.listdir("/proc/self/task"))) > 1:
             raise RuntimeError(
                 f"{threads} threads run after the imports ({', '.join(preload)}); a process with threads cannot be"
@@ -68,12 +71,13 @@ class ForkServer:
                         if signal.SIGTERM in os.read(wake, 4096):
                             return
                         self.reap()
-                    elif message := self.channel.recv(1 << 18):
-                        self.handle(json.loads(message))
-                    else:
+                        continue
+                    message, ends, _, _ = socket.recv_fds(self.channel, 1 << 18, 1)
+                    if not message:
                         return
+                    self.handle(json.loads(message), [socket.socket(fileno=end) for end in ends])
 
-    def handle(self, request: dict[str, Any]) -> None:
+    def handle(self, request: dict[str, Any], ends: list[socket.socket]) -> None:
         if request["op"] == "signal":
             for pid, kernel in self.kernels.items():
                 if kernel == request["id"]:  # not reaped yet, so the process id is still its own
@@ -85,11 +89,13 @@ class ForkServer:
             self.send(event="exited", id=request["id"], status=-1, error=f"fork failed: {error}")
             return
         if pid == 0:
-            self.child(request)
+            self.child(request, ends)
         self.kernels[pid] = request["id"]
+        for end in ends:
+            end.close()
 
-    def child(self, request: dict[str, Any]) -> NoReturn:
-        """The forked process: become a kernel, and never return."""
+    def child(self, request: dict[str, Any], ends: list[socket.socket]) -> NoReturn:
+        """The forked process: become a kernel or answer a call, and never return."""
         status = 1
         try:
             die_with_parent(signal.SIGKILL)
@@ -99,6 +105,8 @@ class ForkServer:
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
+            if request["op"] == "call":
+                callee.serve(ends[0], request)
             os.makedirs(request["folder"], exist_ok=True)
             os.chdir(request["folder"])
             os.environ.update(request["environment"])
@@ -160,7 +168,7 @@ def main() -> None:
     become_subreaper()
     server = None
     try:
-        server = ForkServer(channel, options["folder"], options["preload"])
+        server = ForkServer(channel, options["folder"], options["preload"], options["kernels"])
         server.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone

@@ -4,7 +4,7 @@ A model writes calls, one a line, in a fence: ``integrate(sin(x)**2, x, 0, pi)``
 commas (or a quoted string's content); the function's annotations say how it is read and checked. A native call names
 the operation and gives the arguments by name: ``{"operation": "isprime", "n": "91"}``; so does JSON in a fence.
 
-Everything but the JSON schema happens in a worker process with a time limit.
+Everything but the JSON schema happens in a process of its own for each call, with a time limit.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from cort_framework import OpenContext, Outcome, PluginConfig, Task, Tool, ToolCall, ToolResult
+from cort_python.calls import CallDied, Caller
 from cort_python.transcript import Transcript
-from cort_python.worker import WorkerDied, WorkerPool
 
 TIMED_OUT = "[no result within {seconds:g} s]"
 DIED = "[the calculation ended its process ({how})]"
@@ -134,7 +134,7 @@ class Operations:
         """One line an operation."""
         return "\n".join(f"{operation.usage}: {operation.help}" for operation in self._operations.values())
 
-    # --- in the worker ----------------------------------------------------------------------------------------
+    # --- in the call's process --------------------------------------------------------------------------------
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The results of ``{"code": …, "output_limit": …}`` or ``{"arguments": …, …}``, one a line: ``text``,
         ``dropped`` characters, and the ``error`` that stopped it, or ``None``."""
@@ -204,7 +204,7 @@ class FromOperations:
 
 
 class OperationTool(Tool):
-    """Base of a tool whose ``operations`` (``"module:object"``, an ``Operations``) run in workers. No state."""
+    """Base of a tool whose ``operations`` (``"module:object"``, an ``Operations``) run a process a call. No state."""
 
     operations: ClassVar[str]
     parameters = FromOperations(lambda operations: operations.schema())  # type: ignore[assignment]
@@ -214,50 +214,48 @@ class OperationTool(Tool):
         """Seconds that a call may take."""
         output_limit: int = Field(default=800, ge=2)
         """Characters of a result: of a longer one the first and last half are shown."""
-        workers: int = Field(default=2, gt=0)
-        """Processes that calculate at the same time."""
+        concurrency: int = Field(default=2, gt=0)
+        """Calls that calculate at the same time; more wait for their turn."""
         memory_mb: int | None = Field(default=2048, gt=0)
-        """Address space that a worker may take for itself. Linux."""
+        """Address space that a call may take for itself. Linux."""
 
     config: Config
 
     async def open(self, context: OpenContext) -> None:
-        self.pool = WorkerPool(
+        self.caller = Caller(
             f"{self.operations}.answer",
-            context.scratch,
+            folder=context.scratch,
             preload=self.preload,
             timeout_s=self.config.timeout_s,
-            size=self.config.workers,
+            concurrency=self.config.concurrency,
             memory_mb=self.config.memory_mb,
         )
+        await self.caller.open()
 
     async def close(self) -> None:
-        await self.pool.close()
+        await self.caller.close()
 
     @asynccontextmanager
     async def session(self, task: Task, *, trajectory_id: str, seed: int) -> AsyncIterator[OperationTool]:
         yield self
 
     async def call(self, call: ToolCall) -> ToolResult:
-        """One or more operations, in a worker."""
+        """One or more operations, in a process of their own."""
         started = time.monotonic()
-        try:
-            limit = self.config.output_limit
-            answer = await self.pool.call(
-                {"code": call.code, "arguments": call.arguments, "output_limit": limit}
-            )
-        except TimeoutError:
-            outcome, text, dropped, error = (
-                Outcome.TIMEOUT,
-                TIMED_OUT.format(seconds=self.config.timeout_s),
-                0,
-                "timeout",
-            )
-        except WorkerDied as death:
-            outcome, text, dropped, error = Outcome.RESOURCE_LIMIT, DIED.format(how=death), 0, str(death)
-        else:
-            text, dropped, error = answer["text"], answer["dropped"], answer["error"]
-            outcome = Outcome.OK if error is None else Outcome.PROGRAM_ERROR
-            if error is not None and error.startswith("MemoryError"):
-                outcome = Outcome.RESOURCE_LIMIT
+        limit = self.config.output_limit
+        request = {"code": call.code, "arguments": call.arguments, "output_limit": limit}
+        outcome, text, dropped, error = await self._answer(request)
         return ToolResult(outcome, text, time.monotonic() - started, dropped, error=error)
+
+    async def _answer(self, request: dict[str, Any]) -> tuple[Outcome, str, int, str | None]:
+        try:
+            answer = await self.caller.call(request)
+        except TimeoutError:
+            return Outcome.TIMEOUT, TIMED_OUT.format(seconds=self.config.timeout_s), 0, "timeout"
+        except CallDied as death:
+            return Outcome.RESOURCE_LIMIT, DIED.format(how=death), 0, str(death)
+        error = answer["error"]
+        outcome = Outcome.OK if error is None else Outcome.PROGRAM_ERROR
+        if error is not None and error.startswith("MemoryError"):
+            outcome = Outcome.RESOURCE_LIMIT
+        return outcome, answer["text"], answer["dropped"], error

@@ -42,14 +42,16 @@ class ForkedKernel:
 
 
 class Template:
-    """A warm process that kernels are forked from. ``preload``: modules that it imports.
+    """A warm process that kernels and calls are forked from. ``preload``: modules that it imports; ``kernels``: whether it
+    builds one to fork, or serves calls alone.
 
     The thread that reads from it has started it as well and lives as long as it does: a parent-death signal follows
     the thread that started the process.
     """
 
-    def __init__(self, preload: list[str]) -> None:
+    def __init__(self, preload: list[str], *, kernels: bool = True) -> None:
         self.preload = preload
+        self.kernels = kernels
         self.folder = new_root()
         self.warm: Future[int] = Future()
         """The template's process id, once it can fork; ``InfrastructureError`` where it cannot start."""
@@ -71,21 +73,33 @@ class Template:
         """Ask for a kernel that listens at ``connection`` and works in ``folder``. Options: ``seed``, ``output_limit``
         (characters), ``memory_mb`` (or ``None``), ``environment`` (variables to set). Raises
         ``InfrastructureError`` where the template has ended."""
-        kernel = ForkedKernel(self, next(self._numbers))
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            self._kernels[kernel.number] = kernel
+        kernel = self._new_child()
         self.request(op="start", id=kernel.number, connection=connection, folder=str(folder), **options)
         return kernel
 
-    def request(self, **request: Any) -> None:
+    def call(self, channel: socket.socket, **options: Any) -> ForkedKernel:
+        """Ask for a process that answers one call over ``channel``; options as ``callee.serve`` reads them. Raises
+        ``InfrastructureError`` where the template has ended."""
+        child = self._new_child()
+        self.request(channel, op="call", id=child.number, **options)
+        return child
+
+    def _new_child(self) -> ForkedKernel:
+        child = ForkedKernel(self, next(self._numbers))
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._kernels[child.number] = child
+        return child
+
+    def request(self, channel: socket.socket | None = None, **request: Any) -> None:
         with self._lock:
             if self._error is None:
                 with suppress(
                     BrokenPipeError, ConnectionError
                 ):  # it has just gone: the kernels' futures will say so
-                    self._channel.send(json.dumps(request).encode())
+                    ends = [] if channel is None else [channel.fileno()]
+                    socket.send_fds(self._channel, [json.dumps(request).encode()], ends)
 
     def close(self) -> None:
         """End the template and every kernel of it; returns when they are gone."""
@@ -97,6 +111,7 @@ class Template:
     # --- the reading thread -----------------------------------------------------------------------------------
     def _run(self) -> None:
         options = {"socket": self._far_end.fileno(), "folder": str(self.folder), "preload": self.preload}
+        options["kernels"] = self.kernels
         process = None
         error = "the template process ended"
         with tempfile.TemporaryFile() as log:
@@ -147,7 +162,8 @@ class Template:
             del self._kernels[kernel.number]
             why = event.get("error", f"exit code {event['status']}")
             settle(kernel.ready, InfrastructureError(f"a kernel ended before it was ready ({why})"))
-            settle(kernel.exited, event["status"])
+            failed = InfrastructureError(why) if "error" in event else None
+            settle(kernel.exited, failed or event["status"])
 
     def _fail(self, why: str) -> None:
         error = InfrastructureError(

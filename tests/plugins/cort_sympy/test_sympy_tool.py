@@ -166,7 +166,7 @@ def test_a_call_that_takes_too_long_costs_its_worker_alone_and_long_results_keep
         {"operation": "isprime", "n": [1]},
         "evaluate(2**20000)",
         timeout_s=1,
-        workers=1,
+        concurrency=1,
     )
     assert (hung.outcome, hung.text) == (Outcome.TIMEOUT, "[no result within 1 s]")
     assert (after.outcome, after.text) == (Outcome.OK, "6")

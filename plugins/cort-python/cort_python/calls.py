@@ -1,0 +1,221 @@
+"""One function call in one process: for what may hang, crash or leave something behind.
+
+A ``Caller`` runs ``"module:function"`` (or ``"module:object.method"``) on values that JSON can hold. Each call has a
+process of its own, forked from a warm template and gone with the answer, so no call sees what another has done, and
+one that takes too long costs nobody else anything. Where fork is not to be had, an ordinary process does the same,
+slowly. The child's side is ``callee``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from cort_framework import InfrastructureError
+from cort_python.folders import clean_environment
+from cort_python.leases import Lease
+from cort_python.template import ForkedKernel, can_fork
+
+MAX_ANSWER = 2**26
+"""Bytes of an answer; a child that writes more is ended."""
+
+START_TIMEOUT_S = 120
+"""For an ordinary process to import what it needs, on however busy a machine."""
+
+
+class CallRaised(Exception):
+    """The function raised; the message is the exception's class and its text."""
+
+
+class CallDied(Exception):
+    """The function ended its process; the message says how: ``SIGSEGV``, ``exit code 3``."""
+
+
+class Caller:
+    """``concurrency`` calls of one function at the same time; more wait for their turn.
+
+    ``timeout_s`` is wall time once the process is there, ``cpu_s`` processor time, ``memory_mb`` address space beyond
+    what the process begins with. ``preload``: modules that are imported beforehand. ``folder``: where ordinary processes
+    run; a fork has none.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        folder: Path,
+        timeout_s: float,
+        preload: tuple[str, ...] = (),
+        cpu_s: float | None = None,
+        memory_mb: int | None = None,
+        concurrency: int = 2,
+        backend: Literal["auto", "fork", "cold"] = "auto",
+    ) -> None:
+        self.timeout_s = timeout_s
+        self.limits = {"target": target, "cpu_s": cpu_s, "memory_mb": memory_mb}
+        self._places = asyncio.Semaphore(concurrency)
+        preload = tuple(dict.fromkeys((*preload, target.partition(":")[0])))
+        fork = backend == "fork" or (backend == "auto" and can_fork())
+        self._backend: Backend = ForkedCalls(preload) if fork else ColdCalls(preload, folder)
+
+    async def open(self) -> None:
+        """Wait until calls are quick. Raises ``InfrastructureError`` where they cannot be made."""
+        await self._backend.warm()
+
+    async def call(self, value: Any) -> Any:
+        """The function's answer. Raises ``TimeoutError`` (either limit on time), ``CallRaised``, ``CallDied``, and
+        ``InfrastructureError`` where no process is to be had. Cancelled, it leaves nothing behind."""
+        request = json.dumps(value).encode()
+        async with self._places:
+            child = await self._backend.start(self.limits)
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    answer, status = await child.answer(request)
+            finally:
+                await child.end()
+        if status is not None:
+            how = describe_exit(status)
+            raise TimeoutError if how in ("SIGPROF", "SIGXCPU") else CallDied(how)
+        reply = json.loads(answer)
+        if "raised" in reply:
+            raise CallRaised(reply["raised"])
+        return reply["value"]
+
+    async def close(self) -> None:
+        await self._backend.close()
+
+
+def describe_exit(status: int) -> str:
+    """``exit code 1`` or ``SIGSEGV``."""
+    if status < 0:
+        with suppress(ValueError):
+            return signal.Signals(-status).name
+    return f"exit code {status}"
+
+
+class Child(ABC):
+    """The process of one call."""
+
+    @abstractmethod
+    async def answer(self, request: bytes) -> tuple[bytes, int | None]:
+        """The line that the child writes, or nothing and its exit code."""
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Whatever became of it, it ends now."""
+
+
+class Backend(ABC):
+    """Where the processes of calls come from."""
+
+    async def warm(self) -> None:  # noqa: B027 - only where there is something to warm
+        """Wait until processes can start quickly, or raise ``InfrastructureError``."""
+
+    @abstractmethod
+    async def start(self, limits: dict[str, Any]) -> Child: ...
+
+    async def close(self) -> None:  # noqa: B027 - only where there is something to close
+        """End what ``warm`` began."""
+
+
+# --- forked -----------------------------------------------------------------------------------------------------
+class ForkedCalls(Backend):
+    """Forks of a template that all tools with the same preloads share."""
+
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        self._lease = Lease(preload, kernels=False)
+
+    async def warm(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._lease.template.warm))
+
+    async def start(self, limits: dict[str, Any]) -> Child:
+        await self.warm()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                return ForkedChild(ours, self._lease.template.call(theirs, **limits))
+        except BaseException:
+            ours.close()
+            raise
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._lease.close)
+
+
+class ForkedChild(Child):
+    def __init__(self, channel: socket.socket, forked: ForkedKernel) -> None:
+        channel.setblocking(False)
+        self.channel = channel
+        self.forked = forked
+
+    async def answer(self, request: bytes) -> tuple[bytes, int | None]:
+        loop = asyncio.get_running_loop()
+        answer = bytearray()
+        with suppress(ConnectionError):  # a child that died is found out at its missing answer
+            await loop.sock_sendall(self.channel, request)
+            self.channel.shutdown(socket.SHUT_WR)
+            while (part := await loop.sock_recv(self.channel, 1 << 18)) and len(answer) <= MAX_ANSWER:
+                answer += part
+        if answer.endswith(b"\n"):
+            return bytes(answer), None
+        self.forked.send_signal(signal.SIGKILL)
+        return b"", await asyncio.shield(asyncio.wrap_future(self.forked.exited))
+
+    async def end(self) -> None:
+        self.channel.close()
+        self.forked.send_signal(signal.SIGKILL)
+
+
+# --- cold -------------------------------------------------------------------------------------------------------
+class ColdCalls(Backend):
+    """A new Python for each call: some thirty times slower, but it runs anywhere."""
+
+    def __init__(self, preload: tuple[str, ...], folder: Path) -> None:
+        self._preload = preload
+        self._folder = folder
+
+    async def start(self, limits: dict[str, Any]) -> Child:
+        options = {"preload": self._preload, "parent": os.getpid(), **limits}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "cort_python.callee", json.dumps(options)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=clean_environment(self._folder),
+            cwd=self._folder,
+            limit=MAX_ANSWER,
+        )
+        child = ColdChild(process)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                assert process.stdout is not None
+                greeting = await process.stdout.readline()
+            if greeting != b"ready\n":
+                why = greeting.decode(errors="replace").strip() or "its process ended at once"
+                raise InfrastructureError(f"calls of {limits['target']} cannot be made: {why}")
+        except BaseException:
+            await child.end()
+            raise
+        return child
+
+
+class ColdChild(Child):
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def answer(self, request: bytes) -> tuple[bytes, int | None]:
+        answer, _ = await self.process.communicate(request)
+        return (answer, None) if answer.endswith(b"\n") else (b"", await self.process.wait())
+
+    async def end(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await asyncio.shield(self.process.wait())
