@@ -19,11 +19,20 @@ def cort_filters() -> list[type[Filter]]:
         FinishedFilter,
         InfraErrorFilter,
         MaxTokensFilter,
+        NoInventedOutputFilter,
         ShortestFilter,
         UsedCodeFilter,
     )
 
-    return [CorrectFilter, FinishedFilter, InfraErrorFilter, MaxTokensFilter, ShortestFilter, UsedCodeFilter]
+    return [
+        CorrectFilter,
+        FinishedFilter,
+        InfraErrorFilter,
+        MaxTokensFilter,
+        NoInventedOutputFilter,
+        ShortestFilter,
+        UsedCodeFilter,
+    ]
 
 
 @hookimpl

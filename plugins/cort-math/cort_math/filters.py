@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import PositiveInt
 
 from cort_framework import Filter, Group, Outcome, PluginConfig, Trajectory, Verdict
+
+_OUTPUT = re.compile(r"^[ \t]*```output\b[^\n]*", re.MULTILINE)
 
 
 def _right(trajectory: Trajectory, reward: str, threshold: float) -> bool:
@@ -77,6 +81,20 @@ class UsedCodeFilter(Filter):
             return Verdict(True, filter=self.name)
         reason = "all programs failed" if outcomes else "no program was run"
         return Verdict(False, reason, filter=self.name)
+
+
+class NoInventedOutputFilter(Filter):
+    """Drops what made up an interpreter's output: a model that is trained on such samples learns to do without one."""
+
+    name = "no-invented-output"
+
+    def judge(self, trajectory: Trajectory) -> Verdict:
+        response = trajectory.response
+        outputs = {start for turn, start, _ in trajectory.segments() if turn.author == "tool"}
+        for block in _OUTPUT.finditer(response):
+            if block.start() not in outputs:
+                return Verdict(False, "the model wrote an output of its own", block.span(), filter=self.name)
+        return Verdict(True, filter=self.name)
 
 
 class MaxTokensFilter(Filter):

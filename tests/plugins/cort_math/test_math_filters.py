@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from math_samples import scored, with_calls
+from math_samples import answered, scored, with_calls
 
 from cort_framework import Filter, Group, Outcome, Trajectory, Verdict
 from cort_math.filters import (
@@ -13,6 +13,7 @@ from cort_math.filters import (
     FinishedFilter,
     InfraErrorFilter,
     MaxTokensFilter,
+    NoInventedOutputFilter,
     ShortestFilter,
     UsedCodeFilter,
 )
@@ -64,6 +65,17 @@ def test_used_code_wants_a_program_that_ran() -> None:
     assert keeps(judge, with_calls(Outcome.PROGRAM_ERROR, Outcome.OK))
     assert judge.judge(with_calls()).reason == "no program was run"
     assert judge.judge(with_calls(Outcome.TIMEOUT)).reason == "all programs failed"
+
+
+def test_an_output_that_the_model_made_up_is_dropped_and_a_real_one_is_not() -> None:
+    judge = NoInventedOutputFilter()
+    assert keeps(judge, with_calls(Outcome.OK, Outcome.OK))
+    assert keeps(judge, answered("The block that begins with ```output holds it.", "1"))
+    trajectory = answered("Done.", "1", thinking="```\nprint(2)\n```\n```output\n2\n```\nSo 2.")
+    verdict = judge.judge(trajectory)
+    assert not verdict.keep
+    assert verdict.span is not None
+    assert trajectory.response[slice(*verdict.span)] == "```output"
 
 
 def test_max_tokens_counts_the_whole_response() -> None:
