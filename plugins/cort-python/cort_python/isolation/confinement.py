@@ -1,0 +1,166 @@
+"""The confinement of one process: worked out once in the template, put on by each child after the fork."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from cort_python import limits as own
+from cort_python.isolation import landlock, seccomp
+from cort_python.isolation.policy import LAYERS, Layer, Limits, Policy, State
+from cort_python.isolation.readable import readable_by_others, readable_paths
+
+FIRST_USER = 1_879_048_192
+"""What root starts gets this user number plus its process number. In systemd's table of user numbers the range is
+nobody's."""
+
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+
+class Confinement:
+    """What a child has to do, with all that takes time done before. Made by the template after its imports.
+
+    A layer that is not to be had here is left out, and ``layers`` says so; one that is to be had and then fails in a
+    child is an ``OSError``, and the child must end. ``around``: the layers that the template has put around itself
+    (see ``surroundings``).
+    """
+
+    def __init__(self, policy: Policy, around: Mapping[Layer, State]) -> None:
+        self.policy = policy
+        self.parent = os.getpid()
+        self.abi = landlock.version()
+        self.readable = readable_paths(policy.readable)
+        self._filters: dict[bool, bytes] = {}
+        python = (sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
+        self.open_to_others = all(map(readable_by_others, python))
+        self.changes_user = False
+        self.namespace_each = False
+        self.layers: dict[Layer, State] = {layer: State(True, "") for layer in LAYERS}
+        for layer in policy.without:
+            self.layers[layer] = State(False, "the recipe leaves it out")
+        if self.in_force("landlock") and not self.abi:
+            self.layers["landlock"] = State(False, "this kernel has no Landlock, or has it switched off")
+        if self.in_force("seccomp") and (reason := seccomp.missing()):
+            self.layers["seccomp"] = State(False, reason)
+        self.layers.update(around)
+        self._try_out()
+
+    def in_force(self, layer: Layer) -> bool:
+        return self.layers[layer].in_force
+
+    # --- in the child -----------------------------------------------------------------------------------------
+    def enter(self, limits: Limits, folder: str | None, *, made_here: bool = True) -> None:
+        """Before there are threads: limits, user, capabilities, files. ``folder`` is the only place to write; without
+        one there is none. ``made_here``: its owner may be changed."""
+        own.be_first_to_go()
+        own.no_new_privileges()
+        kept: tuple[int, ...] = ()
+        counted = False
+        if self.in_force("privileges"):
+            if made_here and self.changes_user:
+                user = FIRST_USER + os.getpid()
+                if folder is not None:
+                    os.chown(folder, user, user)
+                own.become_user(user)
+                kept = (
+                    () if self.open_to_others else (own.DAC_READ_SEARCH,)
+                )  # within what Landlock leaves of it
+                counted = True
+            elif self.namespace_each:
+                own.enter_user_namespace()
+                counted = True
+        if self.in_force("rlimits"):
+            own.limit_resources(limits.cpu_s, limits.file_mb, limits.open_files)
+            own.limit_processes(limits.processes, of_this_session=counted)
+        if self.in_force("privileges"):
+            own.keep_capabilities(*kept)
+        own.die_with_parent(signal.SIGKILL)  # the change of user has cleared it
+        if os.getppid() != self.parent:
+            os._exit(1)
+        if self.in_force("landlock"):
+            writable = _DEVICES if folder is None else (folder, *_DEVICES)
+            landlock.restrict(self.readable, writable, abi=self.abi, listens=self.policy.foreign)
+
+    def seal(self, limits: Limits) -> None:
+        """Once its sockets are bound: the filter of system calls, on all threads, and the limit of memory."""
+        if self.in_force("seccomp"):
+            seccomp.install(self._filter(limits.alone))
+        if self.in_force("rlimits"):
+            own.limit_memory(limits.memory_mb)
+
+    def _filter(self, alone: bool) -> bytes:
+        if self.in_force("landlock") and self.abi >= 6:
+            if alone not in self._filters:
+                self._filters[alone] = seccomp.program(alone=alone)
+            return self._filters[alone]
+        return seccomp.program(alone=alone, signals_to=os.getpid())
+
+    # --- in the template --------------------------------------------------------------------------------------
+    def _try_out(self) -> None:
+        """Find out what a child can do, in a child, and what it says where it cannot."""
+        root = os.geteuid() == 0
+        reachable = self.in_force("landlock") or self.open_to_others
+        if root and reachable and not self.policy.foreign:
+            self.changes_user = not self._error(lambda: own.become_user(FIRST_USER + os.getpid()))
+        elif not root:
+            self.namespace_each = not self._error(own.enter_user_namespace)
+        attempts: dict[Layer, Callable[[], None]] = {
+            "rlimits": lambda: own.limit_resources(1, 1, 16),
+            "privileges": own.keep_capabilities,
+            "landlock": lambda: landlock.restrict(self.readable, (), abi=self.abi, listens=False),
+            "seccomp": lambda: seccomp.install(self._filter(alone=False)),
+        }
+        details = {
+            "rlimits": "" if self.changes_user or self.namespace_each else self._uncounted(root),
+            "privileges": self._privileges(root),
+            "landlock": ", ".join(
+                what
+                for since, what in ((1, "files"), (4, "TCP"), (6, "signals, abstract sockets"))
+                if self.abi >= since
+            )
+            + f" (ABI {self.abi})",
+            "seccomp": platform.machine(),
+        }
+        for layer, attempt in attempts.items():
+            if self.in_force(layer):
+                error = self._error(attempt)
+                self.layers[layer] = State(not error, error or details[layer])
+
+    def _uncounted(self, root: bool) -> str:
+        if root:
+            return "but root's processes are not counted"
+        return "but processes are counted for the user, not for each session"
+
+    def _privileges(self, root: bool) -> str:
+        if self.changes_user:
+            return "a user for each session" + (
+                "" if self.open_to_others else ", which may read what root may"
+            )
+        return "root without capabilities" if root else "no capabilities"
+
+    def _error(self, attempt: Callable[[], object]) -> str:
+        """What an attempt raises in a child of ours; empty where it succeeds."""
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            message = "it ends the process"
+            try:
+                own.no_new_privileges()
+                attempt()
+                message = ""
+            except Exception as error:
+                message = str(error) or type(error).__name__
+            finally:
+                with suppress(OSError):
+                    os.write(write_end, json.dumps(message).encode())
+                os._exit(0)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as answer:
+            text = answer.read()
+        os.waitpid(child, 0)
+        return str(json.loads(text)) if text else "it ends the process"

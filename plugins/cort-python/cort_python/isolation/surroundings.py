@@ -1,0 +1,131 @@
+"""What a template puts around itself, and so around all that it forks: an empty network, and a cgroup."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from cort_python.isolation.policy import Layer, Policy, State
+from cort_python.limits import checked, libc, map_own_user
+
+_NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x04000000, 0x08000000, 0x10000000, 0x40000000
+
+
+def surround(policy: Policy) -> dict[Layer, State]:
+    """Put this process, while it has one thread, where its children are to be. Says what came of it."""
+    states: dict[Layer, State] = {}
+    if policy.foreign:
+        states["namespaces"] = State(False, "another Jupyter client has to reach the kernels")
+    elif "namespaces" not in policy.without:
+        states["namespaces"] = _namespaces()
+    if "cgroups" not in policy.without:
+        states["cgroups"] = _cgroups(policy)
+    return states
+
+
+def _namespaces() -> State:
+    user, group = os.geteuid(), os.getegid()
+    kinds = _NEW_NETWORK | _NEW_IPC | _NEW_UTS
+    try:
+        if user == 0:
+            checked(libc().unshare(kinds), "unshare")
+        else:
+            checked(libc().unshare(kinds | _NEW_USER), "unshare")
+            map_own_user(user, group)
+    except OSError as error:
+        return State(False, f"this system does not let us make any ({error.strerror or error})")
+    return State(True, "network, IPC, host name")
+
+
+# --- cgroups ----------------------------------------------------------------------------------------------------
+_FILES = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max", "pids.max")}
+"""The limit's file of a controller, in version 2 and version 1."""
+
+
+def _cgroups(policy: Policy) -> State:
+    limits: dict[str, int] = {}
+    if policy.total_memory_mb is not None:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limits["memory"] = min(policy.total_memory_mb * 2**20, machine * 9 // 10)
+    if policy.total_processes is not None:
+        limits["pids"] = policy.total_processes
+    if not limits:
+        return State(False, "no limit for all sessions together is asked for")
+    reasons = []
+    for controllers, parent, unified in hierarchies():
+        wanted = {name: limit for name, limit in limits.items() if name in controllers}
+        if not wanted:
+            continue
+        try:
+            _join(parent, wanted, unified)
+        except OSError as error:
+            reasons.append(f"{', '.join(wanted)}: {error.strerror} ({parent})")
+        else:
+            limits = {name: limit for name, limit in limits.items() if name not in wanted}
+    if limits:
+        return State(False, "; ".join(reasons) or f"no controller for {', '.join(limits)} is mounted")
+    return State(True, "memory, processes")
+
+
+def hierarchies() -> list[tuple[list[str], Path, bool]]:
+    """Controllers, this process's own group, and whether it is of version 2, for each hierarchy that is mounted."""
+    groups = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups[controllers] = path
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        root, mount = before.split(" ")[3:5]
+        for controllers, path in groups.items():
+            version_2 = kind == "cgroup2" and controllers == ""
+            version_1 = (
+                kind == "cgroup" and controllers and set(controllers.split(",")) <= set(options.split(","))
+            )
+            if version_2 or version_1:
+                relative = os.path.relpath(path, root) if path.startswith(root) else "."
+                group = Path(mount, relative)
+                names = controllers.split(",")
+                if version_2:
+                    with suppress(OSError):
+                        names = (group / "cgroup.subtree_control").read_text().split()
+                    if not {"memory", "pids"} & set(names):  # a group that has processes cannot pass them on
+                        group = group.parent
+                        with suppress(OSError):
+                            names = (group / "cgroup.subtree_control").read_text().split()
+                found.append((names, group, version_2))
+    return found
+
+
+def _join(parent: Path, limits: dict[str, int], unified: bool) -> None:
+    sweep(parent)
+    group = parent / f"cort-{os.getpid()}"
+    group.mkdir()
+    try:
+        for name, limit in limits.items():
+            (group / _FILES[name][0 if unified else 1]).write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        with suppress(OSError):
+            group.rmdir()
+        raise
+
+
+def leave() -> None:
+    """Go back to the group above and remove our own. Children have to be gone."""
+    for _, group, _ in hierarchies():
+        if group.name == f"cort-{os.getpid()}":
+            with suppress(OSError):
+                (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+                group.rmdir()
+
+
+def sweep(parent: Path) -> None:
+    """Remove the groups that killed templates have left."""
+    for group in parent.glob("cort-*"):
+        number = group.name.removeprefix("cort-")
+        if number.isdigit() and not os.path.exists(f"/proc/{number}"):
+            with suppress(OSError):
+                group.rmdir()
