@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from cort_python import limits as own
 from cort_python.isolation import landlock, seccomp
 from cort_python.isolation.policy import LAYERS, Layer, Limits, Policy, State
 from cort_python.isolation.readable import readable_by_others, readable_paths
+from cort_python.isolation.trial import fails
 
 FIRST_USER = 1_879_048_192
 """What root starts gets this user number plus its process number. In systemd's table of user numbers the range is
@@ -106,9 +105,9 @@ class Confinement:
         root = os.geteuid() == 0
         reachable = self.in_force("landlock") or self.open_to_others
         if root and reachable and not self.policy.foreign:
-            self.changes_user = not self._error(lambda: own.become_user(FIRST_USER + os.getpid()))
+            self.changes_user = not fails(lambda: own.become_user(FIRST_USER + os.getpid()))
         elif not root:
-            self.namespace_each = not self._error(own.enter_user_namespace)
+            self.namespace_each = not fails(own.enter_user_namespace)
         attempts: dict[Layer, Callable[[], None]] = {
             "rlimits": lambda: own.limit_resources(1, 1, 16),
             "privileges": own.keep_capabilities,
@@ -128,8 +127,14 @@ class Confinement:
         }
         for layer, attempt in attempts.items():
             if self.in_force(layer):
-                error = self._error(attempt)
-                self.layers[layer] = State(not error, error or details[layer])
+
+                def unprivileged(attempt: Callable[[], None] = attempt) -> None:
+                    own.no_new_privileges()
+                    own.keep_capabilities()
+                    attempt()
+
+                reason = fails(unprivileged)
+                self.layers[layer] = State(not reason, reason or details[layer])
 
     def _uncounted(self, root: bool) -> str:
         if root:
@@ -142,25 +147,3 @@ class Confinement:
                 "" if self.open_to_others else ", which may read what root may"
             )
         return "root without capabilities" if root else "no capabilities"
-
-    def _error(self, attempt: Callable[[], object]) -> str:
-        """What an attempt raises in a child of ours; empty where it succeeds."""
-        read_end, write_end = os.pipe()
-        child = os.fork()
-        if child == 0:
-            message = "it ends the process"
-            try:
-                own.no_new_privileges()
-                attempt()
-                message = ""
-            except Exception as error:
-                message = str(error) or type(error).__name__
-            finally:
-                with suppress(OSError):
-                    os.write(write_end, json.dumps(message).encode())
-                os._exit(0)
-        os.close(write_end)
-        with os.fdopen(read_end, "rb") as answer:
-            text = answer.read()
-        os.waitpid(child, 0)
-        return str(json.loads(text)) if text else "it ends the process"

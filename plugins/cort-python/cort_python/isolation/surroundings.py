@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cort_python.isolation.policy import Layer, Policy, State
+from cort_python.isolation.trial import fails
 from cort_python.limits import checked, libc, map_own_user
 
 _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x04000000, 0x08000000, 0x10000000, 0x40000000
@@ -26,15 +27,16 @@ def surround(policy: Policy) -> dict[Layer, State]:
 
 def _namespaces() -> State:
     user, group = os.geteuid(), os.getegid()
-    kinds = _NEW_NETWORK | _NEW_IPC | _NEW_UTS
-    try:
-        if user == 0:
-            checked(libc().unshare(kinds), "unshare")
-        else:
-            checked(libc().unshare(kinds | _NEW_USER), "unshare")
+    kinds = _NEW_NETWORK | _NEW_IPC | _NEW_UTS | (_NEW_USER if user else 0)
+
+    def enter() -> None:
+        checked(libc().unshare(kinds), "unshare")
+        if user:
             map_own_user(user, group)
-    except OSError as error:
-        return State(False, f"this system does not let us make any ({error.strerror or error})")
+
+    if reason := fails(enter):  # found out beforehand: a user name space cannot be left again
+        return State(False, f"this system does not let us make any ({reason})")
+    enter()
     return State(True, "network, IPC, host name")
 
 
