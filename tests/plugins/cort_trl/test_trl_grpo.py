@@ -187,6 +187,27 @@ def test_the_engine_can_be_given_a_folder_instead_of_the_module(
     assert max(reporter.column("logprob_gap")) < 1e-5
 
 
+def test_a_recipe_may_begin_with_reinforcement_learning(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    recipe = cort.Recipe(
+        name="rl-first",
+        model=str(tiny_checkpoint),
+        tasks={"train": {"source": "tiny", "size": 4}},
+        rollout={"max_tokens": 8, "temperature": 1.0},
+        rewards={"answer": {}},
+        stage=[
+            {
+                "name": "rl",
+                "kind": "rl",
+                "tasks": "train",
+                "options": {"steps": 1, "prompts_per_step": 2, "num_generations": 2},
+            }
+        ],
+    )
+    report = cort.run(recipe, run_dir=tmp_path / "run")
+    assert report.checkpoint is not None
+    assert (report.checkpoint / "model.safetensors").is_file()
+
+
 def test_too_few_tasks_and_a_batch_that_cannot_be_shared_are_clear_errors(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
