@@ -16,11 +16,13 @@ import sys
 from operator import attrgetter
 from typing import Any, NoReturn
 
+from cort_python.isolation import Confinement, Limits
 from cort_python.limits import die_with_parent, limit_memory
 
 
-def serve(channel: socket.socket, options: dict[str, Any]) -> NoReturn:
-    """Answer the one call that comes over ``channel``. Everything else that the template had open is closed first."""
+def serve(channel: socket.socket, options: dict[str, Any], confinement: Confinement) -> NoReturn:
+    """Answer the one call that comes over ``channel``. Everything else that the template had open is closed first, and
+    there is nowhere to write and nothing to execute."""
     status = 1
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -29,6 +31,9 @@ def serve(channel: socket.socket, options: dict[str, Any]) -> NoReturn:
         os.dup2(channel.fileno(), 3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))
         with socket.socket(fileno=3) as only, only.makefile("rb") as request:
+            limits = Limits(memory_mb=options["memory_mb"], file_mb=0, alone=True)
+            confinement.enter(limits, None)
+            confinement.seal(limits)
             limit(options)
             only.sendall(answer(options["target"], request.read()))
         status = 0
@@ -37,9 +42,8 @@ def serve(channel: socket.socket, options: dict[str, Any]) -> NoReturn:
 
 
 def limit(options: dict[str, Any]) -> None:
-    """Put this process under the call's limits. No text of a model has been read yet."""
+    """Put this process under the call's limits of time. No text of a model has been read yet."""
     sys.set_int_max_str_digits(0)  # the time limit bounds long numbers
-    limit_memory(options["memory_mb"])
     if options["cpu_s"] is not None:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, options["cpu_s"])
@@ -71,6 +75,7 @@ def main() -> None:
         for name in options["preload"]:
             importlib.import_module(name)
         function(options["target"])
+        limit_memory(options["memory_mb"])
         limit(options)
     except Exception as error:
         answers.write(f"{type(error).__name__}: {error}\n".encode())

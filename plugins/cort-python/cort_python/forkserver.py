@@ -1,7 +1,7 @@
 """The template process: imports everything once, builds a kernel, and forks it on request.
 
 Run as ``python -m cort_python.forkserver OPTIONS`` (JSON: ``socket``, the file descriptor of a SEQPACKET socket;
-``folder``; ``preload``; ``kernels``, whether to build one), with a clean environment. Over the socket come ``start``,
+``folder``; ``preload``; ``kernels``, whether to build one; ``policy``, see ``isolation``), with a clean environment. Over the socket come ``start``,
 ``call`` (with a socket of its own, see ``callee``) and ``signal`` requests, and go ``warm``, ``ready`` (by the child itself,
 once its sockets are bound), ``exited`` and ``failed``.
 
@@ -20,18 +20,29 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cort_python import callee
+from cort_python.isolation import Confinement, Layer, Limits, Policy, State, leave, surround
 from cort_python.limits import become_subreaper, die_with_parent
 
 
 class ForkServer:
     """Serves one owner from one thread until the owner closes the socket."""
 
-    def __init__(self, channel: socket.socket, folder: str, preload: list[str], kernels: bool) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        folder: str,
+        preload: list[str],
+        kernels: bool,
+        policy: Policy,
+        around: dict[Layer, State],
+    ) -> None:
         self.channel = channel
         self.folder = folder
         self.kernels: dict[int, int] = {}
@@ -48,6 +59,7 @@ class ForkServer:
                 f"{threads} threads run after the imports ({', '.join(preload)}); a process with threads cannot be"
                 " forked safely: take the module that starts them out of preload"
             )
+        self.confinement = Confinement(policy, around, folder)
         gc.collect()
         gc.freeze()  # a collection in a child must not touch, and so copy, the template's pages
 
@@ -61,7 +73,8 @@ class ForkServer:
         signal.set_wakeup_fd(wake_end)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # they only wake the loop
-        self.send(event="warm", pid=os.getpid())
+        layers = {layer: asdict(state) for layer, state in self.confinement.layers.items()}
+        self.send(event="warm", pid=os.getpid(), layers=layers)
         with selectors.DefaultSelector() as selector:
             selector.register(self.channel, selectors.EVENT_READ)
             selector.register(wake, selectors.EVENT_READ)
@@ -106,13 +119,18 @@ class ForkServer:
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             if request["op"] == "call":
-                callee.serve(ends[0], request)
-            os.makedirs(request["folder"], exist_ok=True)
-            os.chdir(request["folder"])
+                callee.serve(ends[0], request, self.confinement)
+            folder, limits = request["folder"], Limits(**request["limits"])
+            made_here = not os.path.exists(folder)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            os.chdir(folder)
             os.environ.update(request["environment"])
+            tempfile.tempdir = None  # an import of the template's may have asked for it
             sys.path.insert(0, "")
+            self.confinement.enter(limits, folder, made_here=made_here)
 
             def ready() -> None:
+                self.confinement.seal(limits)
                 self.send(event="ready", id=request["id"], pid=os.getpid())
                 self.channel.close()  # no cell may reach the template
 
@@ -166,9 +184,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who then closes the socket
     die_with_parent(signal.SIGTERM)
     become_subreaper()
+    os.chmod(options["folder"], 0o711)  # a kernel that has a user of its own passes through it
     server = None
     try:
-        server = ForkServer(channel, options["folder"], options["preload"], options["kernels"])
+        policy = Policy.from_json(options["policy"])
+        around = surround(policy)
+        server = ForkServer(
+            channel, options["folder"], options["preload"], options["kernels"], policy, around
+        )
         server.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone
@@ -180,6 +203,7 @@ def main() -> None:
     finally:
         if server is not None:
             server.shut_down()
+        leave()
         shutil.rmtree(options["folder"], ignore_errors=True)
 
 

@@ -42,7 +42,6 @@ from traitlets import Type  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
 
-from cort_python.limits import limit_memory  # noqa: E402
 from cort_python.transcript import Transcript, scrub  # noqa: E402
 
 MAX_DISPLAY = 1_000_000
@@ -352,7 +351,6 @@ def serve(
         setattr(kernel, f"_{name}", stream)
     if options["seed"] is not None:
         seed(options["seed"])
-    limit_memory(options["memory_mb"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel listens for it while a cell runs
     iopub.start()
     control.start()

@@ -16,6 +16,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Int, List, Unicode
 
+from cort_python.isolation import Policy
 from cort_python.template import ForkedKernel, Template
 
 _templates: dict[tuple[str, ...], Template] = {}
@@ -25,7 +26,7 @@ def shared_template(preload: tuple[str, ...]) -> Template:
     """This process's template for that set of modules; it ends with the process."""
     template = _templates.get(preload)
     if template is None or not template.alive:
-        template = _templates[preload] = Template(list(preload))
+        template = _templates[preload] = Template(list(preload), policy=Policy(foreign=True))
         atexit.register(template.close)
     return template
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from cort_framework import InfrastructureError
 from cort_python.folders import clean_environment, new_root
+from cort_python.isolation.policy import Layer, Limits, Policy, State
 
 
 class ForkedKernel:
@@ -49,8 +50,11 @@ class Template:
     the thread that started the process.
     """
 
-    def __init__(self, preload: list[str], *, kernels: bool = True) -> None:
+    def __init__(self, preload: list[str], *, kernels: bool = True, policy: Policy | None = None) -> None:
         self.preload = preload
+        self.policy = policy or Policy()
+        self.layers: dict[Layer, State] = {}
+        """What isolates the processes that are forked from it, and what does not; there once it is warm."""
         self.kernels = kernels
         self.folder = new_root()
         self.warm: Future[int] = Future()
@@ -69,12 +73,16 @@ class Template:
     def alive(self) -> bool:
         return self._error is None and not self._closed
 
-    def fork(self, connection: dict[str, Any], folder: Path, **options: Any) -> ForkedKernel:
+    def fork(
+        self, connection: dict[str, Any], folder: Path, *, limits: Limits | None = None, **options: Any
+    ) -> ForkedKernel:
         """Ask for a kernel that listens at ``connection`` and works in ``folder``. Options: ``seed``, ``output_limit``
-        (characters), ``memory_mb`` (or ``None``), ``environment`` (variables to set). Raises
+        (characters), ``environment`` (variables to set). Raises
         ``InfrastructureError`` where the template has ended."""
         kernel = self._new_child()
-        self.request(op="start", id=kernel.number, connection=connection, folder=str(folder), **options)
+        limits = limits or Limits(memory_mb=options.pop("memory_mb", None))
+        where: dict[str, Any] = {"connection": connection, "folder": str(folder), "limits": limits.to_json()}
+        self.request(op="start", id=kernel.number, **where, **options)
         return kernel
 
     def call(self, channel: socket.socket, **options: Any) -> ForkedKernel:
@@ -111,7 +119,7 @@ class Template:
     # --- the reading thread -----------------------------------------------------------------------------------
     def _run(self) -> None:
         options = {"socket": self._far_end.fileno(), "folder": str(self.folder), "preload": self.preload}
-        options["kernels"] = self.kernels
+        options |= {"kernels": self.kernels, "policy": self.policy.to_json()}
         process = None
         error = "the template process ended"
         with tempfile.TemporaryFile() as log:
@@ -149,6 +157,7 @@ class Template:
 
     def _handle(self, event: dict[str, Any]) -> None:
         if event["event"] == "warm":
+            self.layers = {layer: State(**state) for layer, state in event["layers"].items()}
             self.warm.set_result(event["pid"])
             return
         kernel = self._kernels.get(event["id"])

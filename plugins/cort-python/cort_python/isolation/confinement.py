@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from cort_python import limits as own
 from cort_python.isolation import landlock, seccomp
 from cort_python.isolation.policy import LAYERS, Layer, Limits, Policy, State
-from cort_python.isolation.readable import readable_by_others, readable_paths
+from cort_python.isolation.readable import reachable_by_others, readable_by_others, readable_paths
 from cort_python.isolation.trial import fails
 
 FIRST_USER = 1_879_048_192
@@ -29,14 +29,15 @@ class Confinement:
     (see ``surroundings``).
     """
 
-    def __init__(self, policy: Policy, around: Mapping[Layer, State]) -> None:
+    def __init__(self, policy: Policy, around: Mapping[Layer, State], folder: str) -> None:
+        """``folder``: the one that the sessions' folders are in."""
         self.policy = policy
         self.parent = os.getpid()
         self.abi = landlock.version()
         self.readable = readable_paths(policy.readable)
         self._filters: dict[bool, bytes] = {}
         python = (sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
-        self.open_to_others = all(map(readable_by_others, python))
+        self.open_to_others = all(map(readable_by_others, python)) and reachable_by_others(folder)
         self.changes_user = False
         self.namespace_each = False
         self.layers: dict[Layer, State] = {layer: State(True, "") for layer in LAYERS}
@@ -78,9 +79,10 @@ class Confinement:
             own.limit_processes(limits.processes, of_this_session=counted)
         if self.in_force("privileges"):
             own.keep_capabilities(*kept)
-        own.die_with_parent(signal.SIGKILL)  # the change of user has cleared it
-        if os.getppid() != self.parent:
-            os._exit(1)
+        if os.getpid() != self.parent:
+            own.die_with_parent(signal.SIGKILL)  # the change of user has cleared it
+            if os.getppid() != self.parent:
+                os._exit(1)
         if self.in_force("landlock"):
             writable = _DEVICES if folder is None else (folder, *_DEVICES)
             landlock.restrict(self.readable, writable, abi=self.abi, listens=self.policy.foreign)

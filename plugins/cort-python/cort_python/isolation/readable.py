@@ -69,4 +69,9 @@ def readable_by_others(path: str) -> bool:
     """Whether a user without any rights reaches this file or folder."""
     mode = os.stat(path).st_mode
     itself = mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode))
-    return bool(itself) and all(os.stat(parent).st_mode & stat.S_IXOTH for parent in Path(path).parents)
+    return bool(itself) and reachable_by_others(path)
+
+
+def reachable_by_others(path: str) -> bool:
+    """Whether a user without any rights may pass through the folders above this path."""
+    return all(os.stat(parent).st_mode & stat.S_IXOTH for parent in Path(os.path.realpath(path)).parents)

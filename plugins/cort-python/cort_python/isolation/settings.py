@@ -1,0 +1,35 @@
+"""What a recipe says about isolation, and what happens where the machine cannot do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cort_framework import PluginConfig, RequestError
+from cort_python.isolation.policy import WHAT, Layer, State
+
+
+class IsolationConfig(PluginConfig):
+    """The table ``isolation``. Each layer is used wherever the machine has it; ``cort tools check`` says which it has."""
+
+    require: tuple[Layer, ...] = ()
+    """Layers without which nothing starts."""
+    without: tuple[Layer, ...] = ()
+    """Layers to leave out."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders that code may read, besides the system's programs and libraries and Python's own."""
+
+
+def check_required(isolation: IsolationConfig, layers: Mapping[Layer, State]) -> None:
+    """Raises ``RequestError``, which names every required layer that is not in force and says why it is not."""
+    absent = State(False, "kernels that are not forked have no isolation")
+    missing = [
+        f"{layer} ({WHAT[layer]}): {layers.get(layer, absent).detail}"
+        for layer in isolation.require
+        if not layers.get(layer, absent).in_force
+    ]
+    if missing:
+        raise RequestError(
+            f"isolation.require names what this machine does not have: {'; '.join(missing)}",
+            "`cort tools check` says what holds here; take the layer out of isolation.require, or run where it is to be had",
+        )
