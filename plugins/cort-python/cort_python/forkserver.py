@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cort_python import callee
+from cort_python import callee, lite
 from cort_python.isolation import Confinement, Layer, Limits, Policy, State, leave, surround
 from cort_python.limits import become_subreaper, die_with_parent
 
@@ -134,7 +134,11 @@ class ForkServer:
                 self.send(event="ready", id=request["id"], pid=os.getpid())
                 self.channel.close()  # no cell may reach the template
 
-            self.serve(self.kernel, request["connection"], request, ready)
+            connection = request["connection"]
+            if path := connection.get("lite"):
+                lite.serve(path, request, ready)
+            else:
+                self.serve(self.kernel, connection, request, ready)
             status = 0
         except BaseException as error:
             with suppress(OSError):
@@ -188,7 +192,7 @@ def main() -> None:
     server = None
     try:
         policy = Policy.from_json(options["policy"])
-        around = surround(policy)
+        around = surround(policy, options["folder"])
         server = ForkServer(
             channel, options["folder"], options["preload"], options["kernels"], policy, around
         )
@@ -203,7 +207,7 @@ def main() -> None:
     finally:
         if server is not None:
             server.shut_down()
-        leave()
+        leave(options["folder"])
         shutil.rmtree(options["folder"], ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ WHAT: dict[Layer, str] = {
     "privileges": "root becomes a user of its own; no capabilities; executing a program gives no rights",
     "landlock": "writing elsewhere, reading what is private, TCP, signals to strangers are refused",
     "seccomp": "sockets, tracing, mounts, namespaces, shared memory and the like are refused",
-    "namespaces": "all sessions are in an empty network of their own",
+    "namespaces": "all sessions are where there is no network and file systems are read-only",
     "cgroups": "memory and processes of all sessions together are limited",
 }
 """What each layer is for."""

@@ -1,8 +1,11 @@
-"""What a template puts around itself, and so around all that it forks: an empty network, and a cgroup."""
+"""What a template puts around itself, and so around all that it forks: a cgroup, and name spaces in which there is no
+network and the file systems are read-only."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,34 +13,67 @@ from cort_python.isolation.policy import Layer, Policy, State
 from cort_python.isolation.trial import fails
 from cort_python.limits import checked, libc, map_own_user
 
-_NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x04000000, 0x08000000, 0x10000000, 0x40000000
+_NEW_MOUNTS, _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 30
+_BIND, _RECURSIVE, _PRIVATE, _READ_ONLY = 1 << 12, 1 << 14, 1 << 18, 1
+_DETACH = 2
 
 
-def surround(policy: Policy) -> dict[Layer, State]:
-    """Put this process, while it has one thread, where its children are to be. Says what came of it."""
+def surround(policy: Policy, folder: str) -> dict[Layer, State]:
+    """Put this process, while it has one thread, where its children are to be; ``folder`` stays writable. Says what
+    came of it."""
     states: dict[Layer, State] = {}
+    if "cgroups" not in policy.without:
+        states["cgroups"] = _cgroups(policy)
     if policy.foreign:
         states["namespaces"] = State(False, "another Jupyter client has to reach the kernels")
     elif "namespaces" not in policy.without:
-        states["namespaces"] = _namespaces()
-    if "cgroups" not in policy.without:
-        states["cgroups"] = _cgroups(policy)
+        states["namespaces"] = _namespaces(folder)
     return states
 
 
-def _namespaces() -> State:
+def _namespaces(folder: str) -> State:
     user, group = os.geteuid(), os.getegid()
-    kinds = _NEW_NETWORK | _NEW_IPC | _NEW_UTS | (_NEW_USER if user else 0)
 
-    def enter() -> None:
-        checked(libc().unshare(kinds), "unshare")
+    def enter(kinds: int) -> None:
+        checked(libc().unshare(kinds | (_NEW_USER if user else 0)), "unshare")
         if user:
             map_own_user(user, group)
 
-    if reason := fails(enter):  # found out beforehand: a user name space cannot be left again
+    def enter_all() -> None:
+        enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS | _NEW_MOUNTS)
+        make_read_only(folder)
+
+    # found out beforehand: a user name space cannot be left again
+    if not (reason := fails(enter_all)):
+        enter_all()
+        return State(True, "an empty network, file systems read-only")
+    if fails(lambda: enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS)):
         return State(False, f"this system does not let us make any ({reason})")
-    enter()
-    return State(True, "network, IPC, host name")
+    enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS)
+    return State(True, f"an empty network, but file systems stay as they are ({reason})")
+
+
+def make_read_only(folder: str) -> None:
+    """Every file system but ``folder`` and /proc, for this process and its children, in a mount name space of theirs."""
+    mount(None, "/", _PRIVATE | _RECURSIVE)  # or the machine would follow
+    mount(folder, folder, _BIND)
+    _set_attributes("/", _READ_ONLY, 0, recursive=True)
+    _set_attributes(folder, 0, _READ_ONLY)
+    _set_attributes("/proc", 0, _READ_ONLY)
+    os.chdir(folder)  # the working folder was the one below the new mount
+
+
+def mount(source: str | None, target: str, flags: int) -> None:
+    source_bytes = None if source is None else os.fsencode(source)
+    checked(
+        libc().mount(source_bytes, os.fsencode(target), None, ctypes.c_ulong(flags), None), f"mount {target}"
+    )
+
+
+def _set_attributes(path: str, on: int, off: int, *, recursive: bool = False) -> None:
+    attributes = struct.pack("QQQQ", on, off, 0, 0)
+    arguments = (-100, os.fsencode(path), 0x8000 if recursive else 0, attributes, ctypes.c_size_t(32))
+    checked(libc().syscall(442, *arguments), f"mount_setattr {path}")
 
 
 # --- cgroups ----------------------------------------------------------------------------------------------------
@@ -115,13 +151,18 @@ def _join(parent: Path, limits: dict[str, int], unified: bool) -> None:
         raise
 
 
-def leave() -> None:
-    """Go back to the group above and remove our own. Children have to be gone."""
-    for _, group, _ in hierarchies():
-        if group.name == f"cort-{os.getpid()}":
-            with suppress(OSError):
-                (group.parent / "cgroup.procs").write_text(str(os.getpid()))
-                group.rmdir()
+def leave(folder: str) -> None:
+    """Undo it, so that what is left can be removed: ``folder``, and the cgroups. Children have to be gone."""
+    groups = [group for _, group, _ in hierarchies() if group.name == f"cort-{os.getpid()}"]
+    if libc().umount2(os.fsencode(folder), _DETACH) == 0:
+        os.chdir("/")
+        for path in {parent for end in (Path(folder), *groups) for parent in end.parents}:
+            with suppress(OSError):  # it is no mount of its own
+                _set_attributes(str(path), 0, _READ_ONLY)
+    for group in groups:
+        with suppress(OSError):
+            (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+            group.rmdir()
 
 
 def sweep(parent: Path) -> None:
