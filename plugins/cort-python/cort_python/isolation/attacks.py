@@ -38,6 +38,17 @@ class Scene:
     heard: int = 0
     """Bytes and connections that have reached the owner's sockets."""
 
+    def repair(self) -> None:
+        """Put the file back as it was, so that the next attack finds it."""
+        file = Path(self.outside, "secret")
+        for other in Path(self.outside).iterdir():
+            if other.name not in ("secret", "s"):
+                other.unlink()
+        file.touch()
+        file.chmod(0o600)
+        file.write_text(self.secret)
+        self.heard = 0
+
     def harm(self) -> str:
         """What has become of it; empty where all is well."""
         file = Path(self.outside, "secret")
@@ -204,7 +215,7 @@ PROCESSES = (
         "start processes without end",
         "import os, time\nstarted = 0\n"
         "for _ in range(500):\n    if os.fork() == 0:\n        time.sleep(5); os._exit(0)\n    started += 1",
-        "rlimits cgroups",
+        "rlimits privileges cgroups",
     ),
     Attack(
         "leave a process running",
@@ -216,7 +227,7 @@ PROCESSES = (
 )
 
 RESOURCES = (
-    Attack("take all memory", "hoard = [bytearray(2**28) for _ in range(64)]", "rlimits cgroups"),
+    Attack("take all memory", "hoard = [bytearray(2**26) for _ in range(64)]", "rlimits cgroups"),
     Attack(
         "keep memory where its limit does not count it",
         "import os\nfor n in range(64):\n    os.ftruncate(os.memfd_create('hoard'), 2**28)",
@@ -232,12 +243,12 @@ RESOURCES = (
 
 RIGHTS = (
     Attack(
-        "become root by a name space, and mount",
-        _LIBC
-        + "result = libc.unshare(0x10020000)\n"
-        + _FAIL
-        + "result = libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)\n"
-        + _FAIL,
+        "become root in a name space of its own, and mount",
+        "import ctypes, os\nlibc = ctypes.CDLL(None)\n"
+        "if (child := os.fork()) == 0:  # of one thread, as it has to be\n"
+        "    refused = libc.unshare(0x10020000) or libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)\n"
+        "    os._exit(1 if refused else 0)\n"
+        "if os.waitpid(child, 0)[1]: raise PermissionError('no such rights')",
         "seccomp",
     ),
 )

@@ -106,9 +106,9 @@ class Confinement:
         """Find out what a child can do, in a child, and what it says where it cannot."""
         root = os.geteuid() == 0
         reachable = self.in_force("landlock") or self.open_to_others
-        if root and reachable and not self.policy.foreign:
+        if self.in_force("privileges") and root and reachable and not self.policy.foreign:
             self.changes_user = not fails(lambda: own.become_user(FIRST_USER + os.getpid()))
-        elif not root:
+        elif self.in_force("privileges") and not root:
             self.namespace_each = not fails(own.enter_user_namespace)
         attempts: dict[Layer, Callable[[], None]] = {
             "rlimits": lambda: own.limit_resources(1, 1, 16),
