@@ -32,15 +32,13 @@ class RolloutJob:
     allow_rewind: bool = True
 
 
-class LocalExecutor(Executor):
-    """Rolls out in this process: one coroutine a trajectory, at most ``concurrency`` at once, none waits for another."""
+class Prepared:
+    """A job's plugins, open on a runtime. For every executor: what one trajectory takes, in the process that makes it."""
 
-    name = "local"
-
-    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
-        engine = runtime.engine(job.engine, job.weights)
-        setup = RolloutSetup(
-            engine,
+    def __init__(self, job: RolloutJob, runtime: Runtime) -> None:
+        """Opens what is not open yet and gives the engine the job's weights."""
+        self.setup = RolloutSetup(
+            runtime.engine(job.engine, job.weights),
             {tool.cls.name: runtime.plugin(tool, Tool) for tool in job.tools.values()},
             job.settings,
             job.template,
@@ -48,17 +46,30 @@ class LocalExecutor(Executor):
             [runtime.plugin(injector, HintInjector) for injector in job.injectors.values()],
             job.allow_rewind,
         )
-        rewards = {
+        self.rewards = {
             key: (runtime.plugin(r, RewardFunction), weight) for key, (r, weight) in job.rewards.items()
         }
+
+    async def line(self, request: RolloutRequest) -> list[Trajectory]:
+        """One request's line of descent, scored. On the runtime's loop."""
+        line = await rollout(request, self.setup)
+        await score(line[-1], self.rewards)
+        return line
+
+
+class LocalExecutor(Executor):
+    """Rolls out in this process: one coroutine a trajectory, at most ``concurrency`` at once, none waits for another."""
+
+    name = "local"
+
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
         what = f"the batch of {len(job.requests)} rollouts"
-        return runtime.stream(_run(job.requests, setup, rewards), job.settings.batch_timeout_s, what)
+        lines = _run(job.requests, Prepared(job, runtime), job.settings.concurrency)
+        return runtime.stream(lines, job.settings.batch_timeout_s, what)
 
 
 async def _run(
-    requests: Sequence[RolloutRequest],
-    setup: RolloutSetup,
-    rewards: Mapping[str, tuple[RewardFunction, float]],
+    requests: Sequence[RolloutRequest], prepared: Prepared, concurrency: int
 ) -> AsyncIterator[list[Trajectory]]:
     waiting = iter(requests)
     done: asyncio.Queue[list[Trajectory] | BaseException] = asyncio.Queue()
@@ -66,15 +77,13 @@ async def _run(
     async def work() -> None:
         for request in waiting:  # shared: each worker takes the next request in order
             try:
-                line = await rollout(request, setup)
-                await score(line[-1], rewards)
-                done.put_nowait(line)
+                done.put_nowait(await prepared.line(request))
             except BaseException as error:
                 done.put_nowait(error)
                 raise
 
     async with contextlib.AsyncExitStack() as stack:
-        workers = [asyncio.create_task(work()) for _ in range(min(setup.settings.concurrency, len(requests)))]
+        workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(requests)))]
 
         async def stop() -> None:
             for worker in workers:
