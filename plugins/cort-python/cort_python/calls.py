@@ -21,7 +21,9 @@ from typing import Any, Literal
 
 from cort_framework import InfrastructureError
 from cort_python.folders import clean_environment
+from cort_python.isolation.policy import Layer, Policy, State
 from cort_python.leases import Lease
+from cort_python.outcomes import describe_exit
 from cort_python.template import ForkedKernel, can_fork
 
 MAX_ANSWER = 2**26
@@ -44,7 +46,7 @@ class Caller:
 
     ``timeout_s`` is wall time once the process is there, ``cpu_s`` processor time, ``memory_mb`` address space beyond
     what the process begins with. ``preload``: modules that are imported beforehand. ``folder``: where ordinary processes
-    run; a fork has none.
+    run; a fork has none. ``policy``: what isolates the forks.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Caller:
         cpu_s: float | None = None,
         memory_mb: int | None = None,
         concurrency: int = 2,
+        policy: Policy | None = None,
         backend: Literal["auto", "fork", "cold"] = "auto",
     ) -> None:
         self.timeout_s = timeout_s
@@ -64,11 +67,18 @@ class Caller:
         self._places = asyncio.Semaphore(concurrency)
         preload = tuple(dict.fromkeys((*preload, target.partition(":")[0])))
         fork = backend == "fork" or (backend == "auto" and can_fork())
-        self._backend: Backend = ForkedCalls(preload) if fork else ColdCalls(preload, folder)
+        self._backend: Backend = (
+            ForkedCalls(preload, policy or Policy()) if fork else ColdCalls(preload, folder)
+        )
 
     async def open(self) -> None:
         """Wait until calls are quick. Raises ``InfrastructureError`` where they cannot be made."""
         await self._backend.warm()
+
+    @property
+    def layers(self) -> dict[Layer, State]:
+        """What isolates the processes of calls; there once it is open."""
+        return self._backend.layers
 
     async def call(self, value: Any) -> Any:
         """The function's answer. Raises ``TimeoutError`` (either limit on time), ``CallRaised``, ``CallDied``, and
@@ -82,8 +92,9 @@ class Caller:
             finally:
                 await child.end()
         if status is not None:
-            how = describe_exit(status)
-            raise TimeoutError if how in ("SIGPROF", "SIGXCPU") else CallDied(how)
+            if -status in (signal.SIGPROF, signal.SIGXCPU):
+                raise TimeoutError
+            raise CallDied(describe_exit(status))
         reply = json.loads(answer)
         if "raised" in reply:
             raise CallRaised(reply["raised"])
@@ -91,14 +102,6 @@ class Caller:
 
     async def close(self) -> None:
         await self._backend.close()
-
-
-def describe_exit(status: int) -> str:
-    """``exit code 1`` or ``SIGSEGV``."""
-    if status < 0:
-        with suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"exit code {status}"
 
 
 class Child(ABC):
@@ -119,6 +122,11 @@ class Backend(ABC):
     async def warm(self) -> None:  # noqa: B027 - only where there is something to warm
         """Wait until processes can start quickly, or raise ``InfrastructureError``."""
 
+    @property
+    def layers(self) -> dict[Layer, State]:
+        """What isolates the processes; there once it is warm."""
+        return {}
+
     @abstractmethod
     async def start(self, limits: dict[str, Any]) -> Child: ...
 
@@ -130,8 +138,12 @@ class Backend(ABC):
 class ForkedCalls(Backend):
     """Forks of a template that all tools with the same preloads share."""
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        self._lease = Lease(preload, kernels=False)
+    def __init__(self, preload: tuple[str, ...], policy: Policy) -> None:
+        self._lease = Lease(preload, kernels=False, policy=policy)
+
+    @property
+    def layers(self) -> dict[Layer, State]:
+        return self._lease.template.layers
 
     async def warm(self) -> None:
         await asyncio.shield(asyncio.wrap_future(self._lease.template.warm))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
+from cort_python.isolation.policy import Policy
 from cort_python.template import Template
 
 _lock = threading.Lock()
@@ -13,14 +15,21 @@ _shared: list[Shared] = []
 class Shared:
     """A template and how many hold it. Started again where it has ended by itself."""
 
-    def __init__(self, preload: tuple[str, ...], kernels: bool) -> None:
+    def __init__(self, preload: tuple[str, ...], kernels: bool, policy: Policy) -> None:
         self.preload = preload
         self.kernels = kernels
+        self.policy = policy
         self.users = 0
-        self.template = Template(list(preload), kernels=kernels)
+        self.start()
 
-    def serves(self, preload: tuple[str, ...], kernels: bool) -> bool:
-        return set(preload) <= set(self.preload) and (self.kernels or not kernels)
+    def start(self) -> None:
+        self.template = Template(list(self.preload), kernels=self.kernels, policy=self.policy)
+
+    def serves(self, preload: tuple[str, ...], kernels: bool, policy: Policy) -> bool:
+        own = self.policy
+        if not kernels:  # totals are for sessions; a call has limits of its own
+            policy, own = (replace(p, total_memory_mb=None, total_processes=None) for p in (policy, own))
+        return set(preload) <= set(self.preload) and (self.kernels or not kernels) and policy == own
 
 
 class Lease:
@@ -29,10 +38,11 @@ class Lease:
     A live template that has more will do, so open the tool that preloads the most first.
     """
 
-    def __init__(self, preload: tuple[str, ...], *, kernels: bool) -> None:
+    def __init__(self, preload: tuple[str, ...], *, kernels: bool, policy: Policy | None = None) -> None:
+        policy = policy or Policy()
         with _lock:
-            fits = (shared for shared in _shared if shared.serves(preload, kernels))
-            self._shared = next(fits, None) or Shared(preload, kernels)
+            fits = (shared for shared in _shared if shared.serves(preload, kernels, policy))
+            self._shared = next(fits, None) or Shared(preload, kernels, policy)
             if not self._shared.users:
                 _shared.append(self._shared)
             self._shared.users += 1
@@ -43,7 +53,7 @@ class Lease:
         """The template, alive."""
         with _lock:
             if not self._shared.template.alive and not self._closed:
-                self._shared.template = Template(list(self._shared.preload), kernels=self._shared.kernels)
+                self._shared.start()
             return self._shared.template
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cort_python.operations import OperationTool
+from cort_python.operation_tool import OperationTool
 
 
 class SympyTool(OperationTool):

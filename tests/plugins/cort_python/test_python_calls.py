@@ -152,7 +152,8 @@ def test_when_the_owner_is_killed_its_calls_go(tmp_path: Path, backend: str) -> 
     script = OWNER.format(backend=backend)
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert owner.stdout is not None and owner.stdout.readline() == "started\n"
-    assert (left := descendants(owner.pid))
+    while not (left := descendants(owner.pid)):
+        assert owner.poll() is None
     owner.kill()
     owner.wait()
     owner.stdout.close()

@@ -96,8 +96,37 @@ def test_operations_give_what_sympy_gives(code: str, text: str) -> None:
         ("integrat(x, x)", "there is no operation 'integrat'; did you mean integrate?"),
         ("integrate(x)", "integrate: variable: Field required"),
         ("integrate(x, 3)", "integrate: variable: a variable is expected, not 3"),
-        ("factor(x, foo=3)", "factor: got an unexpected keyword argument 'foo'"),
-        ("factor(x, 1, 2)", "factor: too many positional arguments"),
+        ("isprime(1, 2)", "isprime: too many positional arguments"),
+        ("gcd(1, 2) + 1", "line 1: after gcd(…) comes nothing more; write one call a line"),
+        (
+            "expand(2x)",
+            "expand: expression: '2x' is no expression: invalid decimal literal; products are written with *, as in 2*x",
+        ),
+        (
+            "solve(x**2 = 4, x)",
+            "solve: equations: 'x**2 = 4' is no expression: an equation is written with ==",
+        ),
+        ("evaluate(5!)", "evaluate: expression: '5!' is no expression: a factorial is written factorial(n)"),
+        (
+            "evaluate(\\frac{1}{2})",
+            "evaluate: expression: '\\\\frac{1}{2}' is no expression: it is written in LaTeX; write it as in Python, sqrt(2)/3",
+        ),
+        (
+            "evaluate(arcsine(1))",
+            "evaluate: expression: there is no function 'arcsine'; did you mean arcsin?",
+        ),
+        ("distance([0, 0], 3)", "distance: b: a point is expected as [x, y], not 3"),
+        ("limit(x, x, 0, left)", "limit: side: Input should be 'both', 'above' or 'below'"),
+        ("subs(x + y, [x, y], [1])", "ValueError: there are 2 variables but 1 values"),
+        (
+            f"evaluate({'(' * 5000}1{')' * 5000})",
+            "evaluate: expression: '"
+            + "(" * 40
+            + " … "
+            + ")" * 30
+            + "' is no expression: too many nested parentheses",
+        ),
+        (f"evaluate({'1+' * 60_000}1)", "a call has at most 100,000 characters; this one has 120,011"),
         ("isprime(1/2)", "isprime: n: a whole number is expected, not 1/2"),
         ("det([1, [2]])", "det: matrix: a matrix is expected as [[1, 2], [3, 4]], not [1, [2]]"),
         ("inverse([[1, 2], [2, 4]])", "NonInvertibleMatrixError: Matrix det == 0; not invertible."),
