@@ -42,7 +42,7 @@ class Confinement:
         self.namespace_each = False
         self.layers: dict[Layer, State] = {layer: State(True, "") for layer in LAYERS}
         for layer in policy.without:
-            self.layers[layer] = State(False, "the recipe leaves it out")
+            self.layers[layer] = State(False, "isolation.without leaves it out")
         if self.in_force("landlock") and not self.abi:
             self.layers["landlock"] = State(False, "this kernel has no Landlock, or has it switched off")
         if self.in_force("seccomp") and (reason := seccomp.missing()):
