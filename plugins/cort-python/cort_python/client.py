@@ -1,12 +1,16 @@
-"""A thin asynchronous Jupyter client: one DEALER socket a kernel, no threads, no heartbeat, no iopub.
+"""The owner's end of a kernel: thin asynchronous clients, one socket a kernel, no threads, no heartbeat, no iopub.
 
-Everything that a cell showed comes in its ``execute_reply`` (see ``kernel``), so a call is over when that has come,
-and no output can be lost or arrive late on another channel.
+Everything that a cell showed comes in the one message that ends it (see ``kernel``), so a call is over when that has
+come, and no output can be lost or arrive late on another channel.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import uuid
+from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,27 @@ import zmq.asyncio
 from jupyter_client.session import Session
 
 
+@dataclass(frozen=True)
+class CellReply:
+    """What a cell showed: ``text`` without ``dropped`` characters; ``error`` is ``None`` or class and message."""
+
+    text: str
+    dropped: int
+    error: str | None
+
+
+class Client(ABC):
+    """Talks to one kernel. One call at a time."""
+
+    @abstractmethod
+    async def run(self, code: str, seed: int | None = None) -> CellReply:
+        """Run a cell to its end; ``seed`` seeds the kernel's generators first. Cancelled, the kernel is of no more use."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+# --- Jupyter's protocol -------------------------------------------------------------------------------------------
 def new_context() -> zmq.asyncio.Context:
     """One context serves every kernel: a context of its own costs a kernel 12 descriptors and 2 threads."""
     context = zmq.asyncio.Context()
@@ -36,17 +61,8 @@ def ipc_connection(folder: Path) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class CellReply:
-    """What a cell showed: ``text`` without ``dropped`` characters; ``error`` is ``None`` or class and message."""
-
-    text: str
-    dropped: int
-    error: str | None
-
-
-class KernelClient:
-    """Talks to one kernel of ``cort_python.kernel``. One call at a time."""
+class KernelClient(Client):
+    """Of a kernel of ``cort_python.kernel``."""
 
     def __init__(self, context: zmq.asyncio.Context, connection: dict[str, Any]) -> None:
         key = connection["key"]
@@ -64,8 +80,7 @@ class KernelClient:
         await self._socket.send_multipart(self._session.serialize(message))
         await self._answer(message["header"]["msg_id"])
 
-    async def send(self, code: str) -> str:
-        """Start a cell; gives the id that ``reply`` waits for."""
+    async def run(self, code: str, seed: int | None = None) -> CellReply:
         content = {
             "code": code,
             "silent": False,
@@ -74,13 +89,10 @@ class KernelClient:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message = self._session.msg("execute_request", content)
+        metadata = {} if seed is None else {"cort": {"seed": seed}}
+        message = self._session.msg("execute_request", content, metadata=metadata)
         await self._socket.send_multipart(self._session.serialize(message))
-        return str(message["header"]["msg_id"])
-
-    async def reply(self, message_id: str) -> CellReply:
-        """Wait for the end of that cell."""
-        return CellReply(**(await self._answer(message_id))["metadata"]["cort"])
+        return CellReply(**(await self._answer(message["header"]["msg_id"]))["metadata"]["cort"])
 
     async def _answer(self, message_id: str) -> dict[str, Any]:
         while True:
@@ -91,3 +103,29 @@ class KernelClient:
 
     def close(self) -> None:
         self._socket.close()
+
+
+# --- without Jupyter ----------------------------------------------------------------------------------------------
+class LiteClient(Client):
+    """Of a ``cort_python.lite`` session: a line of JSON there, a line of JSON back, over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def run(self, code: str, seed: int | None = None) -> CellReply:
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(self._path, limit=2**26)
+        reader, writer = self._streams
+        with suppress(ConnectionError):  # a process that ended is found out by its exit
+            writer.write(json.dumps({"code": code, "seed": seed}).encode() + b"\n")
+            await writer.drain()
+            if (line := await reader.readline()).endswith(b"\n"):
+                return CellReply(**json.loads(line))
+        return (
+            await asyncio.get_running_loop().create_future()
+        )  # never: whoever waits watches the process, too
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()

@@ -16,11 +16,10 @@ from typing import Any
 from ipykernel.kernelapp import IPKernelApp
 
 from cort_python.folders import KERNEL_OPTIONS
-from cort_python.kernel import CortKernel, quiet_logger, seed, shell_config
+from cort_python.kernel import CortKernel, quiet_logger, shell_config
 from cort_python.limits import limit_memory
-from cort_python.transcript import Transcript
 
-DEFAULTS: dict[str, Any] = {"output_limit": 100_000, "memory_mb": None, "seed": None, "preload": []}
+DEFAULTS: dict[str, Any] = {"output_limit": 100_000, "memory_mb": None, "preload": []}
 """Of a kernel that another Jupyter client starts."""
 
 
@@ -39,15 +38,12 @@ class ColdKernelApp(IPKernelApp):
         super().init_kernel()
         kernel: CortKernel = self.kernel
         options = {**DEFAULTS, **json.loads(os.environ.pop(KERNEL_OPTIONS, "{}"))}
-        kernel.transcript = Transcript(options["output_limit"], os.getcwd())
-        kernel.capture()
+        kernel.settle_in(options["output_limit"])
         for stream in self.outputs:
             stream.kernel = kernel
         for module in options["preload"]:
             importlib.import_module(module)
         limit_memory(options["memory_mb"])
-        if options["seed"] is not None:
-            seed(options["seed"])
 
 
 def main() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 MAX_SOCKET_PATH = 90
@@ -32,6 +35,18 @@ def new_root() -> Path:
         if len(parent) < MAX_SOCKET_PATH - 45:
             return Path(tempfile.mkdtemp(prefix="cort-kernels-", dir=parent))
     raise OSError(f"the temporary folder {tempfile.gettempdir()} has too long a path for sockets: set TMPDIR")
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it, also where a cell has taken rights away."""
+
+    def let_in(remove: Callable[[str], object], path: str, error: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700)
+            remove(path) if os.path.isfile(path) or os.path.islink(path) else shutil.rmtree(path, True)
+
+    shutil.rmtree(folder, onerror=let_in)
 
 
 def clean_environment(home: Path) -> dict[str, str]:

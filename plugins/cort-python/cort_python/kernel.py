@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import sys
-import tempfile
 import threading
-import traceback
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
 import zmq
 from IPython.core.compilerop import CachingCompiler
+from IPython.core.error import UsageError
 
 sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]  # no debugger: it would start threads
 import ipykernel.debugger  # noqa: E402,F401
@@ -42,17 +42,16 @@ from traitlets import Type  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
 
-from cort_python.transcript import Transcript, scrub  # noqa: E402
+from cort_python.outcomes import NO_INSTALL  # noqa: E402
+from cort_python.seeding import seed  # noqa: E402
+from cort_python.tracebacks import describe, format_traceback, headline  # noqa: E402
+from cort_python.transcript import Capture, Transcript, clip  # noqa: E402
 
 MAX_DISPLAY = 1_000_000
-"""Characters of one displayed representation, and of a cell's displays together, that go to other clients."""
+"""Characters of a cell's displays, together, that go to other clients."""
 
-
-def clip(text: str, limit: int) -> str:
-    """The text, or its first and last half where it is longer than ``limit``."""
-    transcript = Transcript(limit)
-    transcript.write(text)
-    return transcript.render()[0]
+MAX_DISPLAYS = 1_000
+"""How many of a cell's displays do."""
 
 
 # --- what the user sees of an exception -------------------------------------------------------------------------
@@ -61,28 +60,6 @@ class CellCompiler(CachingCompiler):
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
         return f"<cell {number}>"
-
-
-def format_traceback(
-    kind: type[BaseException], value: BaseException, trace: TracebackType | None, folder: str
-) -> list[str]:
-    """Python's own layout, with the frames of the user's code alone: cells, strings, modules in the scratch folder."""
-
-    def trim(error: traceback.TracebackException, depth: int = 0) -> None:
-        error.stack = traceback.StackSummary.from_list(
-            traceback.FrameSummary(f.filename, f.lineno, f.name, lookup_line=False, line=f.line)
-            for f in error.stack
-            if f.filename.startswith(("<cell ", "<string>", folder))
-        )
-        if depth < 10:
-            for other in (error.__cause__, error.__context__):
-                if other is not None:
-                    trim(other, depth + 1)
-
-    error = traceback.TracebackException(kind, value, trace, lookup_lines=False)  # of ours, no line is read
-    trim(error)
-    lines = error.format() if error.stack else error.format_exception_only()
-    return scrub("".join(lines), folder).rstrip("\n").split("\n")
 
 
 # --- output -----------------------------------------------------------------------------------------------------
@@ -101,7 +78,7 @@ class CellStream(OutStream):
             room = self.kernel.transcript.limit - self.kernel.transcript.total
             self.kernel.transcript.write(string)
             if room > 0:
-                super().write(string[:room])
+                super().write(string[:room].encode(errors="backslashreplace").decode())
         return len(string)
 
     def fileno(self) -> int:
@@ -111,12 +88,13 @@ class CellStream(OutStream):
 
 def bounded(kernel: CortKernel, data: dict[str, Any]) -> dict[str, Any]:
     """Put a representation's text into the transcript; give back what other clients get of it."""
-    kernel.read_captured()
+    kernel.capture.read()
     if "text/plain" in data:
         kernel.transcript.line(data["text/plain"])
         data = {**data, "text/plain": clip(data["text/plain"], kernel.transcript.limit)}
+    kernel.displays += 1
     kernel.displayed += sum(len(str(v)) for v in data.values())
-    return data if kernel.displayed <= MAX_DISPLAY else {}
+    return data if kernel.displayed <= MAX_DISPLAY and kernel.displays <= MAX_DISPLAYS else {}
 
 
 class CellDisplayHook(ZMQShellDisplayHook):
@@ -142,6 +120,11 @@ def leave(code: object = None) -> None:
     raise SystemExit(code)
 
 
+def refuse_install(line: str = "") -> None:
+    """``%pip`` and its like: there is no network to install from."""
+    raise UsageError(NO_INSTALL)
+
+
 class CortShell(ZMQInteractiveShell):
     """IPython's shell with plain tracebacks, and where ``exit()`` ends the cell and not the session."""
 
@@ -151,9 +134,19 @@ class CortShell(ZMQInteractiveShell):
     def init_environment(self) -> None:
         """Leave the environment as the template set it: no colours."""
 
+    def init_magics(self) -> None:
+        super().init_magics()
+        for name in ("pip", "conda", "mamba", "micromamba", "uv"):
+            self.register_magic_function(refuse_install, "line", name)
+
     def init_user_ns(self) -> None:
         super().init_user_ns()
         self.user_ns["exit"] = self.user_ns["quit"] = leave
+
+    def system(self, cmd: str) -> None:
+        """``!command``: without a terminal, which isolation would refuse, and its output in its place."""
+        self.system_raw(cmd)
+        self.kernel.capture.read()
 
     @contextmanager
     def _tee(self, channel: str) -> Iterator[None]:
@@ -180,10 +173,10 @@ class CortShell(ZMQInteractiveShell):
             if evalue.code in (None, 0):
                 return
             stb = stb[-1:]
-        kernel.error = scrub(
-            f"{etype.__name__}: {clip(message, limit)}" if message else etype.__name__, kernel.folder
-        )
-        kernel.read_captured()
+        if isinstance(evalue, UsageError):
+            stb = [f"UsageError: {message}"]
+        kernel.error = headline(etype, clip(message, limit), kernel.folder)
+        kernel.capture.read()
         kernel.transcript.line("\n".join(stb))
         content = {
             "ename": etype.__name__,
@@ -192,14 +185,6 @@ class CortShell(ZMQInteractiveShell):
         }
         hook = self.displayhook
         hook.session.send(hook.pub_socket, "error", content, hook.parent_header, ident=hook.topic)
-
-
-def describe(error: BaseException) -> str:
-    """``str(error)``, also where that raises."""
-    try:
-        return str(error)
-    except Exception:
-        return "<exception str() failed>"
 
 
 # --- the kernel -------------------------------------------------------------------------------------------------
@@ -219,10 +204,8 @@ class CortKernel(IPythonKernel):
     compiler_class = CellCompiler
 
     def __init__(self, **kwargs: Any) -> None:
-        self.transcript = Transcript(800)
         self.running = False
-        self.displayed = 0
-        self.captured: int | None = None
+        self.displays = self.displayed = 0
         self.error: str | None = None
         """Class and message of the exception that the cell showed."""
         super().__init__(**{"shell_channel_thread": NoSubshells(), **kwargs})
@@ -235,15 +218,27 @@ class CortKernel(IPythonKernel):
     def _supports_kernel_subshells(self) -> bool:
         return bool(self.shell_channel_thread)
 
-    async def do_execute(self, code: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def settle_in(self, output_limit: int) -> None:
+        """Once this process, its folder and its file descriptors are the session's own."""
+        self.transcript = Transcript(output_limit, os.getcwd())
+        self.capture = Capture(self.transcript)
+
+    async def do_execute(
+        self, code: str, *args: Any, cell_meta: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """One cell. Metadata ``{"cort": {"seed": n}}`` seeds the generators first."""
         self.transcript.reset()
-        self.running, self.displayed, self.error = True, 0, None
+        self.capture.discard()
+        self.displays, self.displayed, self.error = 0, 0, None
+        if ours := (cell_meta or {}).get("cort"):
+            seed(ours["seed"])
+        self.running = True
         try:
-            reply: dict[str, Any] = await super().do_execute(code, *args, **kwargs)
+            reply: dict[str, Any] = await super().do_execute(code, *args, cell_meta=cell_meta, **kwargs)
         except Exception as error:  # an exception that cannot even be printed must not cost the reply
             reply = {"status": "error", "ename": type(error).__name__, "evalue": describe(error)}
             reply["execution_count"] = self.execution_count
-        self.read_captured()
+        self.capture.read()
         if reply["status"] == "error":
             reply["evalue"] = clip(reply["evalue"], self.transcript.limit)
             lines = "\n".join(reply.get("traceback") or [])
@@ -256,34 +251,6 @@ class CortKernel(IPythonKernel):
         metadata["cort"] = {"text": text, "dropped": dropped, "error": self.error}
         self.running = False
         return metadata
-
-    def capture(self) -> None:
-        """Send file descriptors 1 and 2 (subprocesses, C libraries) to a file that is read when a cell ends.
-
-        A file needs no thread, is never full, and holds all that a finished subprocess wrote.
-        """
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 1)
-        os.dup2(1, 2)
-        os.set_inheritable(1, True)
-        os.set_inheritable(2, True)
-        self.captured = 1
-
-    def read_captured(self) -> None:
-        """Put into the transcript what came to the file since the last time."""
-        if self.captured is None:
-            return
-        size = os.fstat(self.captured).st_size
-        if not size:
-            return
-        keep = 4 * self.transcript.limit  # a character has at most four bytes
-        head = os.pread(self.captured, keep, 0).decode(errors="replace")
-        tail = os.pread(self.captured, keep, max(keep, size - keep)).decode(errors="replace")
-        self.transcript.line(head)
-        self.transcript.total += max(0, size - 2 * keep)
-        self.transcript.write(tail)
-        os.ftruncate(self.captured, 0)
-        os.lseek(self.captured, 0, os.SEEK_SET)
 
 
 def shell_config() -> Config:
@@ -304,10 +271,15 @@ def quiet_logger() -> logging.Logger:
 
 # --- a kernel that was built before a fork ------------------------------------------------------------------------
 def build() -> CortKernel:
-    """A complete kernel without sockets or threads; ``serve`` gives it those after the fork."""
+    """A complete kernel without sockets or threads; ``serve`` gives it those after the fork. Whatever is made or imported
+    when it is first needed is needed here, so that it is made once."""
     warnings.filterwarnings("ignore", message="To exit: use")
-    kernel = CortKernel.instance(session=Session(key=b""), config=shell_config(), log=quiet_logger())
-    kernel.shell.run_cell("1", store_history=False, silent=True)  # a first cell is slow: let it be this one
+    session = Session(key=b"", username="kernel")
+    kernel = CortKernel.instance(session=session, config=shell_config(), log=quiet_logger())
+    kernel.shell.run_cell("1", store_history=False, silent=True)
+    kernel.shell.display_formatter.format(1)
+    kernel.shell.logger  # noqa: B018
+    IOLoop(make_current=False).close()
     return kernel
 
 
@@ -326,14 +298,15 @@ def serve(
         )
         return socket
 
-    session = Session(key=connection["key"].encode(), username="kernel")
+    session, shell = kernel.session, kernel.shell
+    assert session is not None and shell is not None
+    session.key, session.session, session.pid = connection["key"].encode(), uuid.uuid4().hex, os.getpid()
     iopub = IOPubThread(bind(zmq.XPUB, "iopub"), session=session)
     control = ControlThread(daemon=True)
     beat = ZMQStream(bind(zmq.ROUTER, "hb"), control.io_loop)
     beat.on_recv(beat.send_multipart, copy=False)
 
-    shell = kernel.shell
-    kernel.session = shell.displayhook.session = shell.display_pub.session = session
+    shell.displayhook.session = shell.display_pub.session = session
     kernel.iopub_thread = iopub
     kernel.iopub_socket = shell.displayhook.pub_socket = shell.display_pub.pub_socket = (
         iopub.background_socket
@@ -342,25 +315,25 @@ def serve(
     kernel.stdin_socket = bind(zmq.ROUTER, "stdin")
     kernel.control_thread = control
     kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), control.io_loop)
-    kernel.transcript = Transcript(options["output_limit"], os.getcwd())
-    kernel.capture()
+    kernel.settle_in(options["output_limit"])
     for name in ("stdout", "stderr"):
         stream = CellStream(session, iopub, name, watchfd=False)
         stream.kernel = kernel
         setattr(sys, name, stream)
         setattr(kernel, f"_{name}", stream)
-    if options["seed"] is not None:
-        seed(options["seed"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel listens for it while a cell runs
     iopub.start()
     control.start()
     kernel.start()
+    shell.run_cell("1", store_history=False, silent=True)  # touches, and so copies, what every cell will need
+    await_threads()
     ready()
     IOLoop.current().start()
 
 
-def seed(value: int) -> None:
-    """Seed the global generators; numpy's where it is loaded (name it in ``preload`` to have it seeded)."""
-    random.seed(value)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(value % 2**32)
+def await_threads() -> None:
+    """Wait until the threads of libzmq (one for I/O, one reaper) are past their beginning. They set their own scheduling
+    there, and abort the process where isolation refuses it; they take their names after that."""
+    tasks = Path("/proc/self/task")
+    while sum((task / "comm").read_text().startswith("ZMQbg") for task in tasks.iterdir()) < 2:
+        time.sleep(0.0005)

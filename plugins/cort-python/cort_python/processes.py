@@ -1,13 +1,14 @@
-"""Two ways to get a kernel process, with one interface: forked from a warm template, or started cold."""
+"""Ways to get a kernel, with one interface: forked from a warm template (with Jupyter or without), or started cold."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -18,15 +19,21 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import InfrastructureError
-from cort_python.client import KernelClient, ipc_connection
-from cort_python.folders import KERNEL_OPTIONS, clean_environment, new_root
+from cort_python.client import Client, KernelClient, LiteClient, ipc_connection
+from cort_python.folders import KERNEL_OPTIONS, clean_environment, new_root, remove_tree
+from cort_python.isolation import Layer, Limits, Policy, State
+from cort_python.leases import Lease
+from cort_python.outcomes import describe_exit
 from cort_python.template import ForkedKernel, Template
 
+_numbers = count(1)
+"""Name the kernels' folders, all equally long: what is wrapped where a path ends must not depend on the path."""
 
-class KernelProcess(ABC):
-    """A kernel that answers at ``connection``; ``exited`` becomes its exit code, negative for a signal."""
 
-    connection: dict[str, Any]
+class Kernel(ABC):
+    """A kernel's process, and the client that talks to it. ``exited`` becomes its exit code, negative for a signal."""
+
+    client: Client
     exited: asyncio.Future[int]
 
     @abstractmethod
@@ -43,11 +50,14 @@ class KernelProcess(ABC):
 
 
 class Backend(ABC):
-    """Where kernel processes come from."""
+    """Where kernels come from."""
+
+    layers: Mapping[Layer, State] = {}
+    """What isolates them; there after ``warm``."""
 
     @abstractmethod
-    async def start(self, seed: int) -> KernelProcess:
-        """A kernel that is ready, or ``InfrastructureError``. Cancelled, it leaves nothing behind."""
+    async def start(self) -> Kernel:
+        """A kernel that is ready, or ``InfrastructureError``. Cancelled, it leaves no process behind."""
 
     async def warm(self) -> None:  # noqa: B027 - only where there is something to warm
         """Wait until kernels can start quickly, or raise ``InfrastructureError``."""
@@ -58,57 +68,82 @@ class Backend(ABC):
 
 # --- forked -----------------------------------------------------------------------------------------------------
 class ForkBackend(Backend):
-    """Kernels forked from one template, which is started again should it end."""
+    """Forks of a template, which is shared with other tools and started again should it end. ``lite``: without Jupyter."""
 
-    def __init__(self, preload: list[str], **options: Any) -> None:
-        self.preload = preload
-        self.options = options
-        self._numbers = count(1)
-        self._template = Template(preload)
+    def __init__(
+        self,
+        preload: list[str],
+        context: zmq.asyncio.Context,
+        *,
+        limits: Limits,
+        policy: Policy,
+        output_limit: int,
+        lite: bool = False,
+    ) -> None:
+        self.context = context
+        self.limits = limits
+        self.output_limit = output_limit
+        self.lite = lite
+        self._lease = Lease(tuple(preload), kernels=not lite, policy=policy)
+
+    @property
+    def template(self) -> Template:
+        """The template, alive."""
+        return self._lease.template
 
     async def warm(self) -> None:
-        await asyncio.shield(asyncio.wrap_future(self._template.warm))
+        await asyncio.shield(noted(self.template.warm))
+        self.layers = self.template.layers
 
-    async def start(self, seed: int) -> KernelProcess:
-        if not self._template.alive:
-            self._template = Template(self.preload)
-        await self.warm()
-        folder = self._template.folder / str(next(self._numbers))
-        connection = ipc_connection(folder)
-        environment = {"HOME": str(folder), "TMPDIR": str(folder)}
-        forked = self._template.fork(connection, folder, seed=seed, environment=environment, **self.options)
-        process = ForkedProcess(forked, connection, folder)
+    async def start(self) -> Kernel:
+        template = self.template
+        await asyncio.shield(noted(template.warm))
+        folder = template.folder / f"{next(_numbers):06}"
+        connection = {"lite": f"{folder}/k"} if self.lite else ipc_connection(folder)
+        forked = template.fork(
+            connection,
+            folder,
+            limits=self.limits,
+            output_limit=self.output_limit,
+            environment={"HOME": str(folder), "TMPDIR": str(folder)},
+        )
         try:
-            await asyncio.shield(asyncio.wrap_future(forked.ready))
+            await asyncio.shield(noted(forked.ready))
         except BaseException:
-            process.kill()
+            forked.send_signal(signal.SIGKILL)
             raise
-        return process
+        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
+        return Fork(forked, client, folder)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._template.close)
+        await asyncio.to_thread(self._lease.close)
 
 
-class ForkedProcess(KernelProcess):
-    def __init__(self, forked: ForkedKernel, connection: dict[str, Any], folder: Path) -> None:
+def noted(future: Future[int]) -> asyncio.Future[int]:
+    """The same for this loop; nobody need read what becomes of it."""
+    here = asyncio.wrap_future(future)
+    here.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return here
+
+
+class Fork(Kernel):
+    def __init__(self, forked: ForkedKernel, client: Client, folder: Path) -> None:
         self.forked = forked
-        self.connection = connection
+        self.client = client
         self.folder = folder
-        self.exited = asyncio.wrap_future(forked.exited)
-        self.exited.add_done_callback(
-            lambda future: future.cancelled() or future.exception()
-        )  # may go unread
+        self.exited = noted(forked.exited)
 
     def interrupt(self) -> None:
         self.forked.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
+        self.client.close()
         self.forked.send_signal(signal.SIGKILL)
 
     async def gone(self) -> None:
         with suppress(InfrastructureError):
             await asyncio.shield(self.exited)
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self.folder)
 
 
 # --- cold -------------------------------------------------------------------------------------------------------
@@ -131,10 +166,9 @@ class LocalBackend(Backend):
         self.options = {"preload": preload, **options}
         self.context = context
         self.root = new_root()
-        self._numbers = count(1)
 
-    async def start(self, seed: int) -> KernelProcess:
-        folder = self.root / str(next(self._numbers))
+    async def start(self) -> Kernel:
+        folder = self.root / f"{next(_numbers):06}"
         folder.mkdir()
         manager = AsyncKernelManager(
             kernel_name="cort-local",
@@ -145,43 +179,40 @@ class LocalBackend(Backend):
         manager.ip = "127.0.0.1" if sys.platform == "win32" else str(folder / "k")
         environment = {
             **clean_environment(folder),
-            KERNEL_OPTIONS: json.dumps({**self.options, "seed": seed}),
+            KERNEL_OPTIONS: json.dumps(self.options),
         }
         launching = asyncio.ensure_future(manager.start_kernel(env=environment, cwd=str(folder)))
         try:
             await asyncio.shield(launching)
         except asyncio.CancelledError:
-            launching.add_done_callback(lambda _: ColdProcess(manager, folder).kill())
+            launching.add_done_callback(lambda _: manager.provisioner.process.kill())  # type: ignore[union-attr]
             raise
         except Exception as error:
             raise InfrastructureError(f"a kernel could not start: {error}") from error
-        process = ColdProcess(manager, folder)
-        client = KernelClient(self.context, process.connection)
+        client = KernelClient(self.context, dict(manager.get_connection_info()))
+        kernel = Cold(manager, client, folder)
         ready = asyncio.ensure_future(client.ready())
         try:
-            either: set[asyncio.Future[Any]] = {ready, process.exited}
+            either: set[asyncio.Future[Any]] = {ready, kernel.exited}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
-                raise InfrastructureError(
-                    f"a kernel ended before it was ready (exit code {process.exited.result()})"
-                )
+                status = kernel.exited.result()
+                raise InfrastructureError(f"a kernel ended before it was ready ({describe_exit(status)})")
         except BaseException:
-            process.kill()
-            raise
-        finally:
             ready.cancel()
-            client.close()
-        return process
+            kernel.kill()
+            raise
+        return kernel
 
     async def close(self) -> None:
-        await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self.root)
 
 
-class ColdProcess(KernelProcess):
-    def __init__(self, manager: AsyncKernelManager, folder: Path) -> None:
+class Cold(Kernel):
+    def __init__(self, manager: AsyncKernelManager, client: Client, folder: Path) -> None:
         self.manager = manager
+        self.client = client
         self.folder = folder
-        self.connection = dict(manager.get_connection_info())
         self.process = manager.provisioner.process  # type: ignore[union-attr]
         self.exited = asyncio.ensure_future(self._watch())
 
@@ -194,9 +225,10 @@ class ColdProcess(KernelProcess):
         self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
+        self.client.close()
         self.process.kill()
 
     async def gone(self) -> None:
         await asyncio.shield(self.exited)
         self.manager.cleanup_connection_file()
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self.folder)

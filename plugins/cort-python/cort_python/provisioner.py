@@ -16,7 +16,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Int, List, Unicode
 
-from cort_python.isolation import Policy
+from cort_python.isolation import Limits, Policy
 from cort_python.template import ForkedKernel, Template
 
 _templates: dict[tuple[str, ...], Template] = {}
@@ -56,9 +56,8 @@ class ForkProvisioner(LocalProvisioner):
         self.forked = template.fork(
             connection,
             folder,
-            seed=None,
             output_limit=self.output_limit,
-            memory_mb=None,
+            limits=Limits(None, None, None, None, None),
             environment=kwargs.get("env") or {},
         )
         self.pid = await asyncio.wrap_future(self.forked.ready)

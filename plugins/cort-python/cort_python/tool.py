@@ -1,12 +1,12 @@
-"""Tool ``python``: one persistent kernel a trajectory, started at its first call."""
+"""Tool ``python``: one persistent kernel a trajectory, acquired at its first call."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,16 +23,22 @@ from cort_framework import (
     ToolResult,
     derive_seed,
 )
+from cort_python.isolation.policy import Limits, Policy
+from cort_python.isolation.settings import IsolationConfig, check_required
+from cort_python.outcomes import (
+    DIED,
+    INTERRUPTED,
+    KILLED,
+    NO_CODE,
+    NO_TEXT,
+    RESTARTED,
+    TOO_LONG,
+    describe_exit,
+)
 
 if TYPE_CHECKING:
-    from cort_python.client import CellReply, KernelClient
-    from cort_python.processes import Backend, KernelProcess
-
-RESTARTED = "[the session has restarted since the last call; all variables are gone]"
-INTERRUPTED = "[the call was interrupted after {seconds:g} s; variables are kept]"
-KILLED = "[the call was ended after {seconds:g} s and the session restarted; all variables are gone]"
-DIED = "[the Python process ended ({how}) and the session restarted; all variables are gone]"
-"""What the model reads, after what the cell had printed (where that is known), when a call did not end by itself."""
+    from cort_python.client import CellReply
+    from cort_python.processes import Kernel
 
 
 class PythonTool(Tool):
@@ -57,41 +63,70 @@ class PythonTool(Tool):
         """Seconds between the interrupt and the end."""
         output_limit: int = Field(default=800, ge=2)
         """Characters of a call's output: of a longer one the first and last half are shown (the paper: 800)."""
+        code_limit: int = Field(default=1_000_000, gt=0)
+        """Characters that a cell may have."""
         memory_mb: int | None = Field(default=2048, gt=0)
         """Address space that a session may take for itself; code that asks for more gets a MemoryError. Linux."""
+        cpu_s: int | None = Field(default=600, gt=0)
+        """Processor seconds that a session may use in its whole life; then it ends."""
+        processes: int | None = Field(default=64, gt=0)
+        """Processes and threads that a session may have."""
+        file_mb: int | None = Field(default=256, gt=0)
+        """Size that a file may grow to."""
+        open_files: int | None = Field(default=256, ge=64)
+        """Files that a process may have open."""
+        isolation: IsolationConfig = IsolationConfig()
+        """What kernels may reach, and what has to be there for them to start."""
         max_kernels: int = Field(default=64, gt=0)
-        """Sessions that have a kernel at the same time; the first call of another one waits for its turn."""
+        """Kernels that live at the same time, spares among them; the first call of another session waits for its turn."""
+        spares: int = Field(default=2, ge=0)
+        """Kernels that are kept ready, so that a session's first call need not wait for one."""
+        starts: int | None = Field(default=None, gt=0)
+        """Kernels that start at the same time; as many as there are processors where it is left out."""
         start_timeout_s: float = Field(default=45.0, gt=0)
         """Seconds that the first call may wait for its turn and its kernel."""
         preload: tuple[str, ...] = ()
-        """Modules that are imported before any session starts, so that importing them there takes no time. Numpy's
-        global generator is seeded only where numpy is among them."""
-        backend: Literal["auto", "fork", "local"] = "auto"
-        """``fork``: kernels forked from a warm template (Linux); ``local``: ordinary kernels, started one by one."""
+        """Modules that are imported before any session starts, so that importing them there takes no time."""
+        backend: Literal["auto", "fork", "lite", "local"] = "auto"
+        """``fork``: kernels forked from a warm template (Linux); ``lite``: the same without Jupyter; ``local``: ordinary
+        kernels, started one by one; ``auto``: ``fork`` where that is to be had, else ``local``."""
 
     config: Config
 
     async def open(self, context: OpenContext) -> None:
         from cort_python.client import new_context
-        from cort_python.processes import ForkBackend, LocalBackend
+        from cort_python.pool import Pool
+        from cort_python.processes import Backend, ForkBackend, LocalBackend
         from cort_python.template import can_fork
 
-        preload = list(dict.fromkeys((*self.config.preload, *context.preload)))
-        options = {"output_limit": self.config.output_limit, "memory_mb": self.config.memory_mb}
+        c = self.config
+        preload = list(dict.fromkeys((*c.preload, *context.preload)))
         self.zmq = new_context()
-        self.places = asyncio.Semaphore(self.config.max_kernels)
-        self.ending: set[asyncio.Task[None]] = set()
-        self.backend: Backend
-        if self.config.backend == "fork" or (self.config.backend == "auto" and can_fork()):
-            self.backend = ForkBackend(preload, **options)
+        backend: Backend
+        if c.backend in ("fork", "lite") or (c.backend == "auto" and can_fork()):
+            backend = ForkBackend(
+                preload,
+                self.zmq,
+                limits=Limits(c.memory_mb, c.cpu_s, c.processes, c.file_mb, c.open_files),
+                policy=Policy(
+                    readable=tuple(map(str, c.isolation.readable)),
+                    without=c.isolation.without,
+                    total_memory_mb=c.memory_mb and c.max_kernels * c.memory_mb,
+                    total_processes=c.processes and c.max_kernels * c.processes,
+                ),
+                output_limit=c.output_limit,
+                lite=c.backend == "lite",
+            )
         else:
-            self.backend = LocalBackend(preload, self.zmq, **options)
-        await self.backend.warm()
+            backend = LocalBackend(preload, self.zmq, output_limit=c.output_limit, memory_mb=c.memory_mb)
+        starts = c.starts or os.cpu_count() or 1
+        self.pool = Pool(backend, cap=c.max_kernels, spares=c.spares, starts=starts)
+        await backend.warm()
+        check_required(c.isolation, backend.layers)
 
     async def close(self) -> None:
-        if self.ending:
-            await asyncio.wait(self.ending)
-        await self.backend.close()
+        await self.pool.close()
+        await self.pool.backend.close()
         self.zmq.destroy(linger=0)
 
     @asynccontextmanager
@@ -106,30 +141,32 @@ class PythonTool(Tool):
 
 
 class PythonSession:
-    """One trajectory's kernel. Not started before the first call; ended by ``end``."""
+    """One trajectory's kernel. Not acquired before the first call; ended by ``end``."""
 
     def __init__(self, tool: PythonTool, seed: int) -> None:
         self.tool = tool
         self.seed = seed
-        self.process: KernelProcess | None = None
-        self.client: KernelClient | None = None
-        self.ending: list[asyncio.Task[None]] = []
-        """The ends of this session's kernels that are under way."""
+        self.kernel: Kernel | None = None
+        self.fresh = False
+        """The kernel has run no cell yet."""
         self.lost = False
         """Variables are gone and the model has not been told: a call was cancelled, or the machinery failed."""
+        self.ending: list[asyncio.Task[None]] = []
+        """The ends of this session's kernels that are under way."""
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one cell. Raises ``InfrastructureError`` where no kernel can be had. Cancelled, it ends the kernel."""
         code = call.code if call.code is not None else (call.arguments or {}).get("code")
-        if not isinstance(code, str):
-            text = 'the arguments of "python" must be {"code": "…"} with the code as a string'
-            return ToolResult(Outcome.PROGRAM_ERROR, text, error="bad arguments")
+        if (fault := self._fault(code)) is not None:
+            return ToolResult(Outcome.PROGRAM_ERROR, fault, error=fault)
+        assert isinstance(code, str)
         try:
-            if self.process is None:
-                await self._start()
-            result = await self._run(code)
+            if self.kernel is None:
+                self.kernel = await self._acquire()
+                self.fresh = True
+            result = await self._run(self.kernel, code)
         except BaseException:
-            self.lost = self.lost or self.process is not None
+            self.lost = self.lost or (self.kernel is not None and not self.fresh)
             self.end()
             raise
         if self.lost:
@@ -138,33 +175,36 @@ class PythonSession:
             result = replace(result, text=text, restarted=True)
         return result
 
-    async def _start(self) -> None:
-        from cort_python.client import KernelClient
+    def _fault(self, code: object) -> str | None:
+        """What keeps this from being a cell at all."""
+        limit = self.tool.config.code_limit
+        if not isinstance(code, str):
+            return NO_CODE
+        if len(code) > limit:
+            return TOO_LONG.format(size=len(code), limit=limit)
+        try:
+            code.encode()
+        except UnicodeEncodeError as error:
+            return NO_TEXT.format(position=error.start)
+        return None
 
+    async def _acquire(self) -> Kernel:
         limit = self.tool.config.start_timeout_s
         try:
             async with asyncio.timeout(limit):
-                await self.tool.places.acquire()
-                try:
-                    self.process = await self.tool.backend.start(self.seed)
-                except BaseException:
-                    self.tool.places.release()
-                    raise
+                return await self.tool.pool.acquire()
         except TimeoutError:
             raise InfrastructureError(
                 f"no Python kernel was to be had within {limit:g} s",
                 "raise max_kernels or start_timeout_s, or roll out fewer trajectories at once",
             ) from None
-        self.client = KernelClient(self.tool.zmq, self.process.connection)
 
-    async def _run(self, code: str) -> ToolResult:
+    async def _run(self, kernel: Kernel, code: str) -> ToolResult:
         """The ladder: wait for the reply, interrupt, wait a little, end. The kernel's own end is watched throughout."""
-        assert self.process is not None and self.client is not None
-        process, config = self.process, self.tool.config
+        config = self.tool.config
         begun = time.monotonic()
-        message = await self.client.send(code)
-        reply = asyncio.ensure_future(self.client.reply(message))
-        waiting: set[asyncio.Future[Any]] = {reply, process.exited}
+        reply = asyncio.ensure_future(kernel.client.run(code, self.seed if self.fresh else None))
+        waiting: set[asyncio.Future[Any]] = {reply, kernel.exited}
         try:
             timed_out = False
             done, _ = await asyncio.wait(
@@ -172,10 +212,11 @@ class PythonSession:
             )
             if not done:
                 timed_out = True
-                process.interrupt()
+                kernel.interrupt()
                 done, _ = await asyncio.wait(
                     waiting, timeout=config.grace_s, return_when=asyncio.FIRST_COMPLETED
                 )
+            self.fresh = False
             if reply in done:
                 return self._result(reply.result(), timed_out, time.monotonic() - begun)
         finally:
@@ -185,8 +226,7 @@ class PythonSession:
         if not done:
             text = KILLED.format(seconds=config.timeout_s)
             return ToolResult(Outcome.TIMEOUT, text, seconds, restarted=True, error="timeout")
-        status = process.exited.result()  # the template's end, too, is an InfrastructureError here
-        how = describe_exit(status)
+        how = describe_exit(kernel.exited.result())  # raises InfrastructureError where the template has ended
         return ToolResult(Outcome.RESOURCE_LIMIT, DIED.format(how=how), seconds, restarted=True, error=how)
 
     def _result(self, reply: CellReply, timed_out: bool, seconds: float) -> ToolResult:
@@ -203,29 +243,7 @@ class PythonSession:
         return ToolResult(outcome, reply.text, seconds, reply.dropped, error=reply.error)
 
     def end(self) -> None:
-        """End the kernel, if there is one, without waiting; the next call starts another."""
-        if self.client is not None:
-            self.client.close()
-            self.client = None
-        if self.process is None:
-            return
-        process, self.process = self.process, None
-        process.kill()
-        task = asyncio.ensure_future(self._gone(process))
-        self.ending.append(task)
-        self.tool.ending.add(task)
-        task.add_done_callback(self.tool.ending.discard)
-
-    async def _gone(self, process: KernelProcess) -> None:
-        try:
-            await process.gone()
-        finally:
-            self.tool.places.release()
-
-
-def describe_exit(status: int) -> str:
-    """``exit code 1`` or ``SIGSEGV``."""
-    if status < 0:
-        with suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"exit code {status}"
+        """End the kernel, if there is one, without waiting; the next call acquires another."""
+        if self.kernel is not None:
+            kernel, self.kernel = self.kernel, None
+            self.ending.append(self.tool.pool.release(kernel))

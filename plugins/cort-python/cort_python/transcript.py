@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sysconfig
+import tempfile
 
 MARGIN = 64
 """Characters kept beyond each end, so that what is scrubbed is never cut in two."""
@@ -10,14 +13,32 @@ MARGIN = 64
 _ADDRESS = re.compile(r"( at 0x)[0-9a-f]{6,16}(?=[>,])")
 
 
+_PYTHON = {
+    sysconfig.get_path("purelib"): "/python/site-packages",
+    sysconfig.get_path("stdlib"): "/python/lib",
+}
+
+
 def scrub(text: str, folder: str = "") -> str:
-    """The text without what differs between equal runs (addresses in default reprs, the name of the scratch folder),
-    and with plain line ends."""
+    """The text without what differs between equal runs and machines: addresses in default reprs, the name of the
+    scratch folder, where Python is installed. Line ends become plain, and halves of surrogate pairs escapes."""
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
     if folder and folder in text:
         text = text.replace(folder, "/scratch")
-    return _ADDRESS.sub(r"\1...", text) if " at 0x" in text else text
+    for path, name in _PYTHON.items():
+        if path in text:
+            text = text.replace(path, name)
+    if " at 0x" in text:
+        text = _ADDRESS.sub(r"\1...", text)
+    return text.encode(errors="backslashreplace").decode()
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, or its first and last half where it is longer than ``limit``."""
+    transcript = Transcript(limit)
+    transcript.write(text)
+    return transcript.render()[0]
 
 
 class Transcript:
@@ -71,3 +92,37 @@ class Transcript:
             return end, 0
         dropped = size - 2 * half
         return f"{(head or end)[:half]}\n[... {dropped} characters left out ...]\n{end[-half:]}", dropped
+
+
+class Capture:
+    """File descriptors 1 and 2 (subprocesses, C libraries) become a file that is read when a cell ends.
+
+    A file needs no thread, is never full, and holds all that a finished subprocess wrote.
+    """
+
+    def __init__(self, transcript: Transcript) -> None:
+        self.transcript = transcript
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 1)
+        os.dup2(1, 2)
+        os.set_inheritable(1, True)
+        os.set_inheritable(2, True)
+
+    def read(self) -> None:
+        """Put into the transcript what came since the last time."""
+        size = os.fstat(1).st_size
+        if not size:
+            return
+        keep = 4 * self.transcript.limit  # a character has at most four bytes
+        head = os.pread(1, keep, 0).decode(errors="replace")
+        tail = os.pread(1, keep, max(keep, size - keep)).decode(errors="replace")
+        self.transcript.line(head)
+        self.transcript.total += max(0, size - 2 * keep)
+        self.transcript.write(tail)
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what came between two cells."""
+        if os.fstat(1).st_size:
+            os.ftruncate(1, 0)
+            os.lseek(1, 0, os.SEEK_SET)

@@ -63,13 +63,13 @@ def test_two_sessions_at_once_share_nothing(tmp_path: Path) -> None:
 def test_twenty_sessions_start_together_and_more_than_the_cap_wait_for_their_turn(tmp_path: Path) -> None:
     async def run() -> tuple[list[str], int]:
         most = 0
-        async with opened(tmp_path, max_kernels=6) as tool:
+        async with opened(tmp_path, max_kernels=6, preload=["colorsys"]) as tool:  # a template of its own
 
             async def one(i: int) -> str:
                 nonlocal most
                 async with tool.session(TASK, trajectory_id=str(i), seed=0) as session:
                     await session.call(ToolCall("python", f"x = {i}"))
-                    most = max(most, len(tool.backend._template._kernels))  # type: ignore[attr-defined]
+                    most = max(most, len(tool.pool.backend.template._kernels))  # type: ignore[attr-defined]
                     return (await session.call(ToolCall("python", "x"))).text
 
             return await asyncio.gather(*map(one, range(20))), most
@@ -109,9 +109,9 @@ def test_a_closed_session_leaves_neither_kernel_nor_folder_nor_what_the_kernel_s
     )
 
     async def run() -> tuple[list[int], list[Path], Path]:
-        async with opened(tmp_path) as tool:
-            assert isinstance(tool.backend, ForkBackend)
-            root = tool.backend._template.folder
+        async with opened(tmp_path, preload=["colorsys"], spares=0) as tool:  # a template of its own
+            assert isinstance(tool.pool.backend, ForkBackend)
+            root = tool.pool.backend.template.folder
             async with tool.session(TASK, trajectory_id="a", seed=0) as session:
                 pids = [int(p) for p in (await session.call(ToolCall("python", code))).text.split()]
             assert wait_until_gone(pids) == []
@@ -128,10 +128,10 @@ def test_a_template_that_ends_is_an_infrastructure_error_and_the_next_session_ha
 ) -> None:
     async def run() -> str:
         async with opened(tmp_path) as tool:
-            assert isinstance(tool.backend, ForkBackend)
+            assert isinstance(tool.pool.backend, ForkBackend)
             async with tool.session(TASK, trajectory_id="a", seed=0) as session:
                 await session.call(ToolCall("python", "x = 1"))
-                os.kill(tool.backend._template.warm.result(), signal.SIGKILL)
+                os.kill(tool.pool.backend.template.warm.result(), signal.SIGKILL)
                 try:
                     await session.call(ToolCall("python", "import time; time.sleep(5)"))
                 except InfrastructureError:
@@ -156,7 +156,7 @@ async def main():
     async with tool.session(Task("t", "p"), trajectory_id="a", seed=0) as session:
         code = "import subprocess\\nsubprocess.Popen(['setsid', 'sleep', '600'])\\nimport time"
         await session.call(ToolCall("python", code))
-        print(tool.backend._template.folder, flush=True)
+        print(tool.pool.backend.template.folder, flush=True)
         await session.call(ToolCall("python", "while True: pass"))
 
 asyncio.run(main())
