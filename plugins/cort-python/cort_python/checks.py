@@ -49,7 +49,7 @@ def check(
 
     Exit code 1 where something got through; 2 where a required layer is missing.
     """
-    options = {"require": require, "without": without, "attacks": attacks, "hangs": hangs}
+    options: dict[str, Any] = {"require": require, "without": without, "attacks": attacks, "hangs": hangs}
     report = as_user(user, options) if user else examine(**options)
     if as_json:
         click.echo(json.dumps(report, indent=2))

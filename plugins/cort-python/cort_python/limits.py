@@ -28,6 +28,12 @@ def libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def look_up() -> None:
+    """Find the functions that confinement calls."""
+    for name in ("prctl", "capset", "syscall", "unshare"):
+        getattr(libc(), name)
+
+
 def checked(result: int, what: str) -> int:
     """The result of a call of the C library. Raises ``OSError`` where it is negative."""
     if result < 0:
@@ -84,7 +90,9 @@ def limit_memory(megabytes: int | None) -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if megabytes is not None:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        pages = os.open("/proc/self/statm", os.O_RDONLY)
+        used = int(os.read(pages, 100).split()[0]) * resource.getpagesize()
+        os.close(pages)
         limit = used + megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
@@ -136,6 +144,6 @@ def map_own_user(user: int, group: int) -> None:
 
 
 def be_first_to_go() -> None:
-    """Where the machine runs out of memory, let this process end before its owner. Linux."""
+    """Where the machine runs out of memory, let this process and what it forks end before its owner. Linux."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

@@ -49,6 +49,7 @@ class Confinement:
             self.layers["seccomp"] = State(False, reason)
         self.layers.update(around)
         self._try_out()
+        own.look_up()  # here, once, and not in each child
 
     def in_force(self, layer: Layer) -> bool:
         return self.layers[layer].in_force
@@ -57,7 +58,6 @@ class Confinement:
     def enter(self, limits: Limits, folder: str | None, *, made_here: bool = True) -> None:
         """Before there are threads: limits, user, capabilities, files. ``folder`` is the only place to write; without
         one there is none. ``made_here``: its owner may be changed."""
-        own.be_first_to_go()
         own.no_new_privileges()
         kept: tuple[int, ...] = ()
         counted = False

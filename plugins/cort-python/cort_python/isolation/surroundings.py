@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cort_python.isolation.policy import Layer, Policy, State
 from cort_python.isolation.trial import fails
-from cort_python.limits import checked, libc, map_own_user
+from cort_python.limits import be_first_to_go, checked, libc, map_own_user
 
 _NEW_MOUNTS, _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 30
 _BIND, _RECURSIVE, _PRIVATE, _READ_ONLY = 1 << 12, 1 << 14, 1 << 18, 1
@@ -22,6 +22,7 @@ def surround(policy: Policy, folder: str) -> dict[Layer, State]:
     """Put this process, while it has one thread, where its children are to be; ``folder`` stays writable. Says what
     came of it."""
     states: dict[Layer, State] = {}
+    be_first_to_go()
     if "cgroups" not in policy.without:
         states["cgroups"] = _cgroups(policy)
     if policy.foreign:
