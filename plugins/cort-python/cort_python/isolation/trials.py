@@ -98,10 +98,10 @@ def last_line(result: ToolResult) -> str:
 
 
 # --- hangs ------------------------------------------------------------------------------------------------------
-async def run_hangs(config: PythonTool.Config | None = None) -> list[Trial]:
+async def run_hangs(config: PythonTool.Config | None = None, slack_s: float = SLACK_S) -> list[Trial]:
     """A trial holds where the call ended in time, and a call after it in the same session is answered."""
     config = config or PythonTool.Config(timeout_s=1, grace_s=0.5)
-    most = config.timeout_s + config.grace_s + SLACK_S
+    most = config.timeout_s + config.grace_s + slack_s
     trials = []
     async with opened(config) as tool:
         for name, code in HANGS.items():

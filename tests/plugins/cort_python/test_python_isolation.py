@@ -1,0 +1,236 @@
+"""What code in a session may reach, what it may take, and what happens where a layer is not to be had."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from python_sessions import opened
+from unprivileged import run_as_ordinary_user
+
+from cort_framework import Outcome, RequestError, ToolResult
+from cort_framework.cli import main
+from cort_python.isolation import LAYERS, Layer, State, seccomp
+from cort_python.isolation.attacks import ATTACKS
+from cort_python.isolation.trials import Trial, run_attacks, run_hangs
+from cort_python.tool import PythonTool
+
+Cells = Callable[..., list[ToolResult]]
+
+
+def assert_held_or_named(layers: dict[Layer, State], trials: Iterable[Trial]) -> None:
+    for trial in trials:
+        assert trial.held or any(layer in trial.detail for layer in layers), trial
+    if all(state.in_force and "but" not in state.detail.split() for state in layers.values()):
+        assert [t for t in trials if not t.held] == []
+
+
+def test_thirty_attacks_are_refused_or_the_missing_layer_is_named() -> None:
+    layers, trials = asyncio.run(run_attacks())
+    assert len(trials) == 30
+    assert_held_or_named(layers, trials)
+
+
+AS_ANOTHER = """
+import json
+from cort_python.checks import examine
+print(json.dumps(examine(hangs=False)))
+"""
+
+
+def test_for_an_ordinary_user_too() -> None:
+    report = json.loads(run_as_ordinary_user(AS_ANOTHER))
+    assert report["user"] != "root"
+    layers = {layer: State(**state) for layer, state in report["layers"].items()}
+    trials = [Trial(**trial) for trial in report["attacks"]]
+    assert len(trials) == 30
+    assert layers["rlimits"].in_force and layers["privileges"].in_force
+    assert_held_or_named(layers, trials)
+
+
+def test_the_attacks_are_real_they_get_through_where_nothing_is_in_force() -> None:
+    harmless = (
+        "outside",
+        "private",
+        "TCP",
+        "UDP",
+        "Unix socket",
+        "another session's",
+        "name space",
+        "limits on",
+    )
+    chosen = [a for a in ATTACKS if any(word in a.name for word in harmless) and "mount" not in a.name]
+    config = PythonTool.Config.model_validate({"isolation": {"without": LAYERS}})
+    layers, trials = asyncio.run(run_attacks(config, chosen))
+    assert not any(state.in_force for state in layers.values())
+    assert [t.name for t in trials if t.held] == []
+    assert len(trials) >= 12
+
+
+def test_thirteen_hangs_end_and_their_sessions_answer_again() -> None:
+    config = PythonTool.Config(timeout_s=0.4, grace_s=0.3)
+    trials = asyncio.run(run_hangs(config, slack_s=10))  # how fast is for `cort tools check` to say
+    assert len(trials) == 13
+    assert [t for t in trials if not t.held] == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_required_layer_that_is_missing_refuses_to_start_and_is_named(layer: str, tmp_path: Path) -> None:
+    async def start() -> None:
+        async with opened(tmp_path, isolation={"require": [layer], "without": [layer]}):
+            pass
+
+    with pytest.raises(RequestError, match=rf"{layer} .*isolation.without leaves it out") as refusal:
+        asyncio.run(start())
+    assert refusal.value.exit_code == 2
+
+
+def test_kernels_that_are_not_forked_do_not_pass_for_isolated(tmp_path: Path) -> None:
+    async def start() -> None:
+        async with opened(tmp_path, backend="local", isolation={"require": ["seccomp"]}):
+            pass
+
+    with pytest.raises(RequestError, match=r"seccomp .*not forked"):
+        asyncio.run(start())
+
+
+def test_what_is_in_force_is_reported_and_an_unknown_layer_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["tools", "check", "--no-attacks", "--no-hangs", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["layers"]) == set(LAYERS)
+    assert all(state["in_force"] or state["detail"] for state in report["layers"].values())
+    assert main(["tools", "check", "--require", "moat"]) == 2
+    assert "moat" in capsys.readouterr().err
+    missing = ["--require", "seccomp", "--without", "seccomp", "--no-attacks", "--no-hangs"]
+    assert main(["tools", "check", *missing]) == 2
+    assert "isolation.require" in capsys.readouterr().err
+
+
+# --- what still works -------------------------------------------------------------------------------------------
+def test_programs_files_and_threads_of_a_session_work_as_ever(cells: Cells) -> None:
+    results = cells(
+        "import subprocess\nprint(subprocess.run('echo a > f; cat f; ls', shell=True, capture_output=True, text=True).stdout)",
+        "import pathlib, shutil\nshutil.copy('f', 'g')\npathlib.Path('d/e').mkdir(parents=True)\nshutil.move('g', 'd/e')",
+        "from concurrent.futures import ThreadPoolExecutor as P\nwith P(4) as p: print(sum(p.map(int, '1234')))",
+        "import tempfile\nwith tempfile.TemporaryDirectory() as t: open(t + '/x', 'w').write('x')\nprint('kept')",
+        "import os, signal, time\nchild = subprocess.Popen(['sleep', '9'])\nchild.terminate()\nchild.wait()",
+        "a, b = __import__('socket').socketpair()\na.send(b'x')\nb.recv(1)",
+        "open('/dev/null', 'w').write('x')\n!python -c 'print(6 * 7)'",
+    )
+    assert [r.outcome for r in results] == [Outcome.OK] * len(results), [r.text for r in results]
+    assert results[0].text.split()[:2] == ["a", "f"]
+    assert results[2].text == "10"
+    assert results[4].text == "-15"
+    assert results[6].text.endswith("42")
+
+
+def test_a_path_that_the_recipe_names_may_be_read_but_not_written(cells: Cells, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    (data / "table").write_text("17")
+    (data / "table").chmod(0o644)
+    read, written = f"open('{data}/table').read()", f"open('{data}/new', 'w')"
+    seen, refused = cells(read, written, isolation={"readable": [str(data)]})
+    hidden, _ = cells(read, written)
+    assert seen.text == "'17'"
+    assert refused.outcome is hidden.outcome is Outcome.PROGRAM_ERROR
+    assert not (data / "new").exists()
+
+
+def test_processor_time_is_limited_over_the_whole_session(cells: Cells) -> None:
+    spent, later = cells("while True: pass", "1 + 1", cpu_s=1, timeout_s=20)
+    assert spent.outcome is Outcome.RESOURCE_LIMIT
+    assert "SIGXCPU" in (spent.error or "") or "processor" in spent.text
+    assert later.text.endswith("2")
+
+
+def test_without_a_network_nothing_can_be_installed_and_the_model_is_told_at_once(cells: Cells) -> None:
+    (installed,) = cells("!pip install some-package-that-is-not-there")
+    assert "ERROR" in installed.text or "network" in installed.text
+    assert "Retrying" not in installed.text
+
+
+# --- the filter, run by hand ------------------------------------------------------------------------------------
+ALLOW, REFUSE, ABSENT, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+
+
+def verdict(program: bytes, audit: int, number: int, *arguments: int) -> int:
+    """What the filter says of a system call, as the system's own machine would run it."""
+    padded = (*arguments, *(0,) * (6 - len(arguments)))
+    data = struct.pack("<iIQ6Q", number, audit, 0, *padded)
+    code = list(struct.iter_unpack("HBBI", program))
+    accumulator = position = 0
+    while True:
+        operation, holds, fails, operand = code[position]
+        position += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, operand)
+        elif operation == 0x06:
+            return operand
+        else:
+            test = {
+                0x15: accumulator == operand,
+                0x35: accumulator >= operand,
+                0x45: bool(accumulator & operand),
+            }
+            position += holds if test[operation] else fails
+
+
+MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@given(
+    alone=st.booleans(), number=st.integers(0, 600), arguments=st.lists(st.integers(0, 2**64 - 1), max_size=6)
+)
+@settings(max_examples=300, deadline=None)
+def test_the_filter_refuses_what_is_in_its_table_and_allows_all_else(
+    machine: str, alone: bool, number: int, arguments: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platform, "machine", lambda: machine)
+        program = seccomp.program(alone=alone)
+        words = seccomp._TABLES[machine][2].split()
+    names = dict(zip(map(int, words[1::2]), words[::2], strict=True))
+    audit = MACHINES[machine]
+    said = verdict(program, audit, number, *arguments)
+    name = names.get(number)
+    given_arguments = [*arguments, *[0] * 6]
+    if name is None or name in seccomp._SIGNALS or (name in seccomp._PROGRAMS and not alone):
+        expected = ALLOW
+    elif name == "clone3":
+        expected = ABSENT
+    elif name == "clone":
+        flags = given_arguments[0] & 0xFFFFFFFF
+        refused = not flags & 0x10000 if alone else bool(flags & seccomp._NEW_NAMESPACES)
+        expected = REFUSE if refused else ALLOW
+    elif name in seccomp._CONDITIONS:
+        where = seccomp._CONDITIONS[name]
+        value = given_arguments[where.argument]
+        refused = bool(value & where.bits) if where.bits else bool(value)
+        expected = REFUSE if refused else ALLOW
+    else:
+        expected = REFUSE
+    assert said == expected
+    assert verdict(program, audit ^ 1, number) == KILL
+
+
+def test_where_signals_are_not_kept_within_a_session_a_process_may_signal_itself_alone() -> None:
+    if platform.machine() not in MACHINES:
+        pytest.skip("no filter on this machine type")
+    words = seccomp._TABLES[platform.machine()][2].split()
+    kill = int(words[words.index("kill") + 1])
+    program = seccomp.program(signals_to=os.getpid())
+    audit = MACHINES[platform.machine()]
+    assert verdict(program, audit, kill, os.getpid(), 9) == ALLOW
+    assert verdict(program, audit, kill, os.getppid(), 9) == REFUSE
