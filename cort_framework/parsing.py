@@ -6,6 +6,7 @@ time that text has grown. It keeps no state, so that the answer cannot depend on
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import warnings
@@ -109,40 +110,56 @@ class NativeParser(ToolCallParser):
     """Hermes / Qwen calls: ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``.
 
     A call of a tool that is not there, or one whose JSON is broken, is a call with a ``problem``: the model is told.
+    Two things that models write and strict JSON forbids are understood: line breaks inside strings, and arguments that
+    are themselves a string of JSON. Whether the arguments suit the tool is for the tool to say.
     """
 
     stop = ("</tool_call>",)
     _call = re.compile(r"<tool_call>((?:(?!<tool_call>).)*?)</tool_call>", re.DOTALL)
 
     def __init__(self, tools: Iterable[Tool]) -> None:
-        self._tools = {tool.name for tool in tools if tool.parameters is not None}
+        self._tools = sorted(tool.name for tool in tools if tool.parameters is not None)
 
     def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
         match = self._call.search(text)
         if match is None:
             return None
         try:
-            data = json.loads(match[1])
-            name, arguments = data["name"], data.get("arguments", {})
+            data = _json(match[1])
+            name, arguments = data["name"], data.get("arguments")
+            if isinstance(arguments, str) and arguments.strip():
+                arguments = _json(arguments)
+            arguments = arguments or {}
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise TypeError
         except (ValueError, RecursionError) as error:
-            return ParsedCall("", match.end(), problem=f"the tool call is not valid JSON: {error}")
+            problem = f"the tool call is not valid JSON: {error}\n{_SHAPE}"
+            return ParsedCall("", match.end(), problem=problem)
         except (KeyError, TypeError, AttributeError):
-            return ParsedCall("", match.end(), problem='a tool call is {"name": "…", "arguments": {…}}')
+            return ParsedCall("", match.end(), problem=_SHAPE)
+        problem = None
         if name not in self._tools:
-            known = ", ".join(sorted(self._tools)) or "none"
-            return ParsedCall(
-                name,
-                match.end(),
-                arguments=arguments,
-                problem=f"there is no tool {name!r}; there are: {known}",
-            )
-        return ParsedCall(name, match.end(), arguments=arguments)
+            near = difflib.get_close_matches(name, self._tools, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            problem = f"there is no tool {name!r}; {guess}there are: {', '.join(self._tools) or 'none'}"
+        return ParsedCall(name, match.end(), arguments=arguments, problem=problem)
 
     def render(self, output: str, after: str) -> str:
         lead = "" if after.endswith("\n") else "\n"
         return f"{lead}<tool_response>\n{output.rstrip()}\n</tool_response>\n"
+
+
+_SHAPE = 'a tool call is {"name": "…", "arguments": {…}}'
+
+
+def _json(text: str) -> Any:
+    """The value. Raises ``ValueError`` also for half of a surrogate pair, which no file could hold."""
+    value = json.loads(text, strict=False)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("an escape such as \\ud83d is half of a character") from None
+    return value
 
 
 class CallParser:

@@ -5,19 +5,36 @@ The loss mask is authorship: nothing here decodes, searches or re-encodes text t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cort_framework.interfaces import Tokenizer
+from cort_framework.interfaces import Tokenizer, Tool
 from cort_framework.types import Author, Task, Trajectory, Turn
 
 
-def prompt_turn(tokenizer: Tokenizer, template: str, task: Task) -> Turn:
-    """The user's message through the model's own chat template, with the generation prompt (paper: no system prompt)."""
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": template.replace("{problem}", task.prompt)}]
-    )
+def prompt_turn(tokenizer: Tokenizer, template: str, task: Task, tools: Iterable[Tool] = ()) -> Turn:
+    """The user's message through the model's own chat template, with the generation prompt (paper: no system prompt).
+
+    ``{problem}`` in the template is the task's prompt, and ``{tools}`` what ``native_tools`` says of the tools.
+    """
+    if "{tools}" in template:
+        template = template.replace("{tools}", native_tools(tools))
+    content = template.replace("{problem}", task.prompt)
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": content}])
     return Turn("prompt", tuple(ids), tokenizer.decode(ids))
+
+
+def native_tools(tools: Iterable[Tool]) -> str:
+    """The tools that native calls reach, as Hermes and Qwen models have learnt to read them: a line of JSON each, between
+    ``<tools>`` tags."""
+    functions = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        for tool in tools
+        if tool.parameters is not None
+    ]
+    lines = [json.dumps({"type": "function", "function": f}, ensure_ascii=False) for f in functions]
+    return "\n".join(["<tools>", *lines, "</tools>"])
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ class Recipe(PluginConfig):
     max_error_rate: float = Field(0.05, ge=0, le=1)
     """A stage fails where the machinery broke more than this share of its trajectories."""
     prompts: dict[str, str] = PROMPTS
-    """Templates of the user's turn, with ``{problem}`` in them; ``tool`` and ``natural`` are always there."""
+    """Templates of the user's turn, with ``{problem}`` in them and, for native calls, ``{tools}``; ``tool`` and ``natural``
+    are always there."""
     tasks: dict[str, TaskTable] = {}
     """Sets of tasks."""
     rollout: RolloutTable = RolloutTable()

@@ -187,14 +187,62 @@ def test_a_native_call_that_is_no_json_is_a_call_with_a_problem() -> None:
 
 
 def test_a_native_call_of_another_shape_is_a_call_with_a_problem() -> None:
-    for body in ("[]", "5", "{}", '{"name": 5}', '{"name": "python", "arguments": "1"}', '{"name": null}'):
+    for body in (
+        "[]",
+        "5",
+        "{}",
+        '{"name": 5}',
+        '{"name": null}',
+        '{"name": "python", "arguments": "1"}',
+        '{"name": "python", "arguments": [1]}',
+        '{"name": "python", "arguments": "[1]"}',
+    ):
         problem = native_call(body).problem
         assert problem is not None and "arguments" in problem, body
 
 
 def test_a_native_call_of_an_unknown_tool_says_which_there_are() -> None:
     call = native_call('{"name": "pyhton", "arguments": {}}')
-    assert call.problem == "there is no tool 'pyhton'; there are: python"
+    assert call.problem == "there is no tool 'pyhton'; did you mean 'python'? there are: python"
+    assert call.tool == "pyhton" and call.arguments == {}
+
+
+def test_line_breaks_in_strings_and_arguments_in_a_string_are_understood() -> None:
+    code = "for i in range(2):\n\tprint(i)"
+    assert native_call(f'{{"name": "python", "arguments": {{"code": "{code}"}}}}').arguments == {"code": code}
+    quoted = json.dumps({"name": "python", "arguments": json.dumps({"code": code})})
+    assert native_call(quoted).arguments == {"code": code}
+    for nothing in ('{"name": "python"}', '{"name": "python", "arguments": null}'):
+        assert (native_call(nothing).arguments, native_call(nothing).problem) == ({}, None)
+
+
+def test_half_of_a_surrogate_pair_is_a_problem_and_a_whole_one_a_character() -> None:
+    half = '{"name": "python", "arguments": {"code": "\\ud83d"}}'
+    assert "half of a character" in (native_call(half).problem or "")
+    whole = native_call(half.replace("\\ud83d", "\\ud83d\\ude00"))
+    assert (whole.arguments, whole.problem) == ({"code": "😀"}, None)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(JSON_VALUES)
+def test_whatever_json_a_native_call_holds_it_is_a_call_that_can_be_written_down(value: object) -> None:
+    call = native_call(json.dumps(value))
+    assert call.problem is not None
+    named = native_call(json.dumps({"name": "python", "arguments": value}))
+    assert (named.problem is None) == (isinstance(named.arguments, dict) and named.tool == "python")
+    json.dumps(named.arguments, ensure_ascii=False).encode()
+
+
+@given(st.text(alphabet='{}[]":,\\ \nanmeargutspyho1\ud800', max_size=60))
+def test_whatever_stands_between_the_tags_ends_in_a_call_or_a_problem(body: str) -> None:
+    call = native_call(body.replace("\ud800", "\\ud800"))
+    assert call.problem is not None or call.tool == "python"
 
 
 def test_a_native_call_begins_at_the_last_opening() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import Language
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cort_framework.rendering import Detokenizer, cut, prompt_turn, render, token_texts
+from cort_framework.rendering import Detokenizer, cut, native_tools, prompt_turn, render, token_texts
 from cort_framework.testing import ByteTokenizer, make_trajectory
 from cort_framework.types import Author, Task, Trajectory, Turn
 
@@ -106,6 +108,20 @@ def test_a_trainer_learns_from_model_and_hint_unless_told_otherwise() -> None:
     pieces = [("prompt", "p"), ("model", "m"), ("tool", ""), ("hint", "h")]
     seen = render(make_trajectory(pieces))
     assert seen.mask == [0, 1, *[0] * (len(seen.mask) - 3), 1]
+
+
+def test_a_prompt_lists_the_tools_that_native_calls_reach_and_leaves_the_problem_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "description": "a “number”"}}}
+    tools = [Language("sum", parameters=schema), Language("fence")]
+    task = Task("t", "What are {tools} and {problem}?")
+    text = prompt_turn(ByteTokenizer(), "{tools}\n{problem}", task, tools).text
+    assert text.endswith("</tools>\nWhat are {tools} and {problem}?<assistant>")
+    listed = text.partition("<tools>\n")[2].partition("\n</tools>")[0]
+    assert json.loads(listed) == {
+        "type": "function",
+        "function": {"name": "sum", "description": "", "parameters": schema},
+    }
+    assert native_tools([]) == "<tools>\n</tools>"
 
 
 def test_a_prompt_is_put_into_the_template_as_it_stands() -> None:

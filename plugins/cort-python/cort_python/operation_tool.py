@@ -5,39 +5,41 @@ from __future__ import annotations
 import base64
 import importlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cort_framework import OpenContext, Outcome, PluginConfig, Task, Tool, ToolCall, ToolResult
-from cort_python.calls import CallDied, Caller
+from cort_framework import OpenContext, Outcome, PluginConfig, RequestError, Task, Tool, ToolCall, ToolResult
+from cort_python.calls import CallDied, Caller, CallRaised
 from cort_python.isolation.policy import Policy
 from cort_python.isolation.settings import IsolationConfig, check_required
-from cort_python.operations import Operations
-
-TIMED_OUT = "[no result within {seconds:g} s]"
-DIED = "[the calculation ended its process ({how})]"
+from cort_python.operations import OperationError, Operations
+from cort_python.outcomes import CALL_DIED, TIMED_OUT
 
 
-class FromOperations:
-    """A class attribute that is made of the tool's operations when it is first read: listing plugins stays quick."""
+class NativeSchema:
+    """``parameters``: made of the tool's operations when it is read, so that listing plugins stays quick; of an open or
+    configured tool, of those that its ``only`` names."""
 
-    def __init__(self, make: Callable[[Operations], Any]) -> None:
-        self.make = make
+    def __get__(self, instance: OperationTool | None, owner: type[OperationTool]) -> dict[str, Any]:
+        return load(owner.operations).only(() if instance is None else instance.config.only).schema()
 
-    def __get__(self, instance: object, owner: type[OperationTool]) -> Any:
-        module, _, name = owner.operations.partition(":")
-        return self.make(getattr(importlib.import_module(module), name))
+
+def load(operations: str) -> Operations:
+    """What ``module:object`` names."""
+    module, _, name = operations.partition(":")
+    found: Operations = getattr(importlib.import_module(module), name)
+    return found
 
 
 class OperationTool(Tool):
     """Base of a tool whose ``operations`` (``"module:object"``, an ``Operations``) run a process a call. No state."""
 
     operations: ClassVar[str]
-    parameters = FromOperations(lambda operations: operations.schema())  # type: ignore[assignment]
+    parameters = NativeSchema()  # type: ignore[assignment]
 
     class Config(PluginConfig):
         timeout_s: float = Field(default=10.0, gt=0)
@@ -48,16 +50,23 @@ class OperationTool(Tool):
         """Calls that calculate at the same time; more wait for their turn."""
         memory_mb: int | None = Field(default=2048, gt=0)
         """Address space that a call may take for itself. Linux."""
+        only: tuple[str, ...] = ()
+        """Operations that may be called, and that ``{tools}`` in a prompt lists; all of them where none is named."""
         isolation: IsolationConfig = IsolationConfig()
         """Walls around the calls, as for the tool ``python``."""
 
     config: Config
 
+    caller: Caller | None = None
     files: Path
     """The folder of what calls make besides text. Names tell the content, so that equal runs make equal text."""
 
     async def open(self, context: OpenContext) -> None:
         isolation = self.config.isolation
+        try:
+            load(self.operations).only(self.config.only)
+        except OperationError as error:
+            raise RequestError(f"only: {error}") from None
         self.files = context.scratch / self.name
         self.caller = Caller(
             f"{self.operations}.answer",
@@ -72,7 +81,8 @@ class OperationTool(Tool):
         check_required(isolation, self.caller.layers)
 
     async def close(self) -> None:
-        await self.caller.close()
+        if self.caller is not None:
+            await self.caller.close()
 
     @asynccontextmanager
     async def session(self, task: Task, *, trajectory_id: str, seed: int) -> AsyncIterator[OperationTool]:
@@ -83,16 +93,22 @@ class OperationTool(Tool):
         started = time.monotonic()
         limit = self.config.output_limit
         request = {"code": call.code, "arguments": call.arguments, "output_limit": limit}
+        request["only"] = self.config.only
         outcome, text, dropped, error = await self._answer(request)
         return ToolResult(outcome, text, time.monotonic() - started, dropped, error=error)
 
     async def _answer(self, request: dict[str, Any]) -> tuple[Outcome, str, int, str | None]:
+        assert self.caller is not None
         try:
             answer = await self.caller.call(request)
         except TimeoutError:
             return Outcome.TIMEOUT, TIMED_OUT.format(seconds=self.config.timeout_s), 0, "timeout"
         except CallDied as death:
-            return Outcome.RESOURCE_LIMIT, DIED.format(how=death), 0, str(death)
+            return Outcome.RESOURCE_LIMIT, CALL_DIED.format(how=death), 0, str(death)
+        except CallRaised as error:
+            if "MemoryError" not in str(error):
+                raise
+            return Outcome.RESOURCE_LIMIT, CALL_DIED.format(how=error), 0, str(error)
         for name, data in answer["files"].items():
             self.files.mkdir(parents=True, exist_ok=True)
             (self.files / name).write_bytes(base64.b64decode(data))

@@ -15,7 +15,7 @@ import importlib
 import inspect
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -122,10 +122,14 @@ class Operation:
 
     def schema(self) -> dict[str, Any]:
         arguments = self.arguments.model_json_schema()
+        properties = {
+            name: {key: value for key, value in of.items() if key != "title"}
+            for name, of in arguments["properties"].items()
+        }
         return {
             "type": "object",
             "description": f"{self.help} Example: {self.example}",
-            "properties": {"operation": {"const": self.name}, **arguments["properties"]},
+            "properties": {"operation": {"const": self.name}, **properties},
             "required": ["operation", *arguments.get("required", [])],
             "additionalProperties": False,
         }
@@ -150,6 +154,15 @@ class Operations:
             return function
 
         return register
+
+    def only(self, names: Sequence[str]) -> Operations:
+        """These alone; all of them where none is named. Raises ``OperationError`` for one that is not there."""
+        if not names:
+            return self
+        chosen = Operations()
+        chosen._operations = {operation.name: operation for operation in map(self.__getitem__, names)}
+        chosen._aliases = {a: name for a, name in self._aliases.items() if name in chosen._operations}
+        return chosen
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self._operations.values())
@@ -183,12 +196,13 @@ class Operations:
     # --- in the call's process --------------------------------------------------------------------------------
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The results of ``{"code": …, "output_limit": …}`` or ``{"arguments": …, …}``, one a line: ``text``,
-        ``dropped`` characters, ``files`` (name to base64), and the ``error`` that stopped it, or ``None``."""
+        ``dropped`` characters, ``files`` (name to base64), and the ``error`` that stopped it, or ``None``. ``only``: the
+        operations that may be called."""
         transcript = Transcript(request["output_limit"])
         error = None
         files: dict[str, str] = {}
         try:
-            for operation, arguments in self._calls(request):
+            for operation, arguments in self.only(request.get("only", ()))._calls(request):
                 result = operation.run(arguments)
                 if isinstance(result, File):
                     files[result.name] = b64encode(result.data).decode()

@@ -11,6 +11,10 @@ DIED = "[the Python process ended ({how}) and the session restarted; all variabl
 RESTARTED = "[the session has restarted since the last call; all variables are gone]"
 """Before a call's own output, where the one before it was cancelled or the machinery failed."""
 
+TIMED_OUT = "[no result within {seconds:g} s]"
+CALL_DIED = "[the calculation was ended: {how}]"
+"""Of tools whose calls keep nothing."""
+
 NO_CODE = 'the arguments of "python" must be {"code": "…"} with the code as a string'
 NO_TEXT = "the code is no valid text: character {position} is half of a surrogate pair"
 TOO_LONG = "the code has {size} characters, and {limit} are allowed"
