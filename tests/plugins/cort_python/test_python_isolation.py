@@ -20,6 +20,7 @@ from cort_framework import Outcome, RequestError, ToolResult
 from cort_framework.cli import main
 from cort_python.isolation import LAYERS, Layer, State, seccomp
 from cort_python.isolation.attacks import ATTACKS
+from cort_python.isolation.surroundings import own_groups
 from cort_python.isolation.trials import Trial, run_attacks, run_hangs
 from cort_python.tool import PythonTool
 
@@ -158,6 +159,47 @@ def test_without_a_network_nothing_can_be_installed_and_the_model_is_told_at_onc
     (installed,) = cells("!pip install some-package-that-is-not-there")
     assert "ERROR" in installed.text or "network" in installed.text
     assert "Retrying" not in installed.text
+
+
+def test_processes_may_share_work_where_each_session_has_a_mount_name_space(cells: Cells) -> None:
+    code = "import multiprocessing\nwith multiprocessing.get_context('fork').Pool(2) as p: print(p.map(abs, [1, -2]))"
+    pooled, seen = cells(code, "import os\nos.listdir('/dev/shm')")
+    if pooled.outcome is Outcome.OK:
+        assert (pooled.text, seen.text) == ("[1, 2]", "[]")
+    else:
+        layers, _ = asyncio.run(run_attacks(attacks=()))
+        assert not layers["namespaces"].in_force or "but" in layers["namespaces"].detail
+
+
+# --- cgroups ----------------------------------------------------------------------------------------------------
+SYSTEMD = "25 20 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+VERSION_1 = "31 25 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"
+CONTAINER = "31 25 0:27 /docker/a1 /sys/fs/cgroup/memory ro,relatime - cgroup cgroup rw,memory"
+
+
+@pytest.mark.parametrize(
+    ("memberships", "mounts", "expected"),
+    [
+        (
+            "0::/user.slice/one.scope",
+            SYSTEMD,
+            [("", "/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/one.scope")],
+        ),
+        ("0::/", SYSTEMD, [("", "/sys/fs/cgroup", "/sys/fs/cgroup")]),
+        ("4:memory:/a\n0::/", VERSION_1, [("memory", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a")]),
+        (
+            "4:memory:/docker/a1/b",
+            CONTAINER,
+            [("memory", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/b")],
+        ),
+        ("4:memory:/elsewhere", CONTAINER, [("memory", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory")]),
+        ("", SYSTEMD, []),
+    ],
+)
+def test_a_process_finds_its_own_cgroups(
+    memberships: str, mounts: str, expected: list[tuple[str, str, str]]
+) -> None:
+    assert own_groups(memberships, mounts) == [(c, Path(m), Path(g)) for c, m, g in expected]
 
 
 # --- the filter, run by hand ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from cort_python import limits as own
 from cort_python.isolation import landlock, seccomp
 from cort_python.isolation.policy import LAYERS, Layer, Limits, Policy, State
 from cort_python.isolation.readable import reachable_by_others, readable_by_others, readable_paths
+from cort_python.isolation.surroundings import SHARED_MEMORY, own_shared_memory
 from cort_python.isolation.trial import fails
 
 FIRST_USER = 1_879_048_192
@@ -40,6 +41,7 @@ class Confinement:
         self.open_to_others = all(map(readable_by_others, python)) and reachable_by_others(folder)
         self.changes_user = False
         self.namespace_each = False
+        self.shared_memory = False
         self.layers: dict[Layer, State] = {layer: State(True, "") for layer in LAYERS}
         for layer in policy.without:
             self.layers[layer] = State(False, "isolation.without leaves it out")
@@ -61,11 +63,14 @@ class Confinement:
         own.no_new_privileges()
         kept: tuple[int, ...] = ()
         counted = False
+        shared = self.shared_memory and folder is not None
         if self.in_force("privileges"):
             if made_here and self.changes_user:
                 user = FIRST_USER + os.getpid()
                 if folder is not None:
                     os.chown(folder, user, user)
+                if shared:
+                    own_shared_memory(user)
                 own.become_user(user)
                 kept = (
                     () if self.open_to_others else (own.DAC_READ_SEARCH,)
@@ -73,6 +78,8 @@ class Confinement:
                 counted = True
             elif self.namespace_each:
                 own.enter_user_namespace()
+                if shared:
+                    own_shared_memory(os.geteuid())
                 counted = True
         if self.in_force("rlimits"):
             own.limit_resources(limits.cpu_s, limits.file_mb, limits.open_files)
@@ -84,7 +91,11 @@ class Confinement:
             if os.getppid() != self.parent:
                 os._exit(1)
         if self.in_force("landlock"):
-            writable = _DEVICES if folder is None else (folder, *_DEVICES)
+            writable = [*_DEVICES]
+            if folder is not None:
+                writable.append(folder)
+            if shared:
+                writable.append(SHARED_MEMORY)
             landlock.restrict(self.readable, writable, abi=self.abi, listens=self.policy.foreign)
 
     def seal(self, limits: Limits) -> None:
@@ -110,6 +121,8 @@ class Confinement:
             self.changes_user = not fails(lambda: own.become_user(FIRST_USER + os.getpid()))
         elif self.in_force("privileges") and not root:
             self.namespace_each = not fails(own.enter_user_namespace)
+        if self.in_force("namespaces") and (self.changes_user or self.namespace_each):
+            self.shared_memory = not fails(self._share_memory)
         attempts: dict[Layer, Callable[[], None]] = {
             "rlimits": lambda: own.limit_resources(1, 1, 16),
             "privileges": own.keep_capabilities,
@@ -137,6 +150,11 @@ class Confinement:
 
                 reason = fails(unprivileged)
                 self.layers[layer] = State(not reason, reason or details[layer])
+
+    def _share_memory(self) -> None:
+        if self.namespace_each:
+            own.enter_user_namespace()
+        own_shared_memory(os.geteuid())
 
     def _uncounted(self, root: bool) -> str:
         if root:

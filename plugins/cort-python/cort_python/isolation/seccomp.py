@@ -1,7 +1,8 @@
 """A system-call filter: what no cell of a calculation needs, and what would get around the other layers, fails with
 EPERM. Linux on x86-64 and ARM64.
 
-A list of refusals, not of permissions: numerical libraries call what they like, and go on working.
+A list of refusals, not of permissions: numerical libraries call what they like, and go on working. Scheduling is not
+in it, since they bind and rank their own threads, by number.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ _TABLES: dict[str, tuple[int, int, str]] = {
         " add_key 248 request_key 249 keyctl 250 open_by_handle_at 304 fanotify_init 300 uselib 134"
         " memfd_create 319 memfd_secret 447 shmget 29 shmat 30 semget 64 msgget 68 mq_open 240"
         " socket 41 connect 42 bind 49 listen 50 socketpair 53 sendto 44 clone 56 clone3 435"
-        " prlimit64 302 setpriority 141 sched_setparam 142 sched_setscheduler 144 sched_setaffinity 203"
-        " sched_setattr 314 ioprio_set 251"
+        " prlimit64 302 setpriority 141 ioprio_set 251"
         " execve 59 execveat 322 fork 57 vfork 58"
         " kill 62 tkill 200 tgkill 234 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 pidfd_send_signal 424",
     ),
@@ -48,8 +48,7 @@ _TABLES: dict[str, tuple[int, int, str]] = {
         " add_key 217 request_key 218 keyctl 219 open_by_handle_at 265 fanotify_init 262"
         " memfd_create 279 memfd_secret 447 shmget 194 shmat 196 semget 190 msgget 186 mq_open 180"
         " socket 198 connect 203 bind 200 listen 201 socketpair 199 sendto 206 clone 220 clone3 435"
-        " prlimit64 261 setpriority 140 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122"
-        " sched_setattr 274 ioprio_set 30"
+        " prlimit64 261 setpriority 140 ioprio_set 30"
         " execve 221 execveat 281"
         " kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240 pidfd_send_signal 424",
     ),
@@ -72,10 +71,6 @@ class Where(NamedTuple):
 _CONDITIONS: dict[str, Where] = {
     "clone": Where(0, _NEW_NAMESPACES),
     "prlimit64": Where(0),  # 0: the caller itself
-    "sched_setparam": Where(0),
-    "sched_setscheduler": Where(0),
-    "sched_setaffinity": Where(0),
-    "sched_setattr": Where(0),
     "socketpair": Where(
         1, 2
     ),  # of datagrams: one end could write to any other socket; streams and packets cannot

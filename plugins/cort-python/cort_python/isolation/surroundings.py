@@ -14,8 +14,11 @@ from cort_python.isolation.trial import fails
 from cort_python.limits import be_first_to_go, checked, libc, map_own_user
 
 _NEW_MOUNTS, _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 30
-_BIND, _RECURSIVE, _PRIVATE, _READ_ONLY = 1 << 12, 1 << 14, 1 << 18, 1
+_BIND, _RECURSIVE, _PRIVATE = 1 << 12, 1 << 14, 1 << 18
+_READ_ONLY, _NO_SETUID, _NO_DEVICES = 1, 2, 4
 _DETACH = 2
+
+SHARED_MEMORY, SHARED_MEMORY_MB = "/dev/shm", 64
 
 
 def surround(policy: Policy, folder: str) -> dict[Layer, State]:
@@ -54,6 +57,14 @@ def _namespaces(folder: str) -> State:
     return State(True, f"an empty network, but file systems stay as they are ({reason})")
 
 
+def own_shared_memory(user: int) -> None:
+    """In a mount name space of this process's own: a /dev/shm that no other session sees, for ``multiprocessing``."""
+    checked(libc().unshare(_NEW_MOUNTS), "unshare")
+    mount(None, "/", _PRIVATE | _RECURSIVE)
+    options = f"size={SHARED_MEMORY_MB}m,mode=700,uid={user},gid={user}"
+    mount("none", SHARED_MEMORY, _NO_SETUID | _NO_DEVICES, "tmpfs", options)
+
+
 def make_read_only(folder: str) -> None:
     """Every file system but ``folder`` and /proc, for this process and its children, in a mount name space of theirs."""
     mount(None, "/", _PRIVATE | _RECURSIVE)  # or the machine would follow
@@ -64,11 +75,11 @@ def make_read_only(folder: str) -> None:
     os.chdir(folder)  # the working folder was the one below the new mount
 
 
-def mount(source: str | None, target: str, flags: int) -> None:
-    source_bytes = None if source is None else os.fsencode(source)
-    checked(
-        libc().mount(source_bytes, os.fsencode(target), None, ctypes.c_ulong(flags), None), f"mount {target}"
-    )
+def mount(
+    source: str | None, target: str, flags: int, kind: str | None = None, options: str | None = None
+) -> None:
+    texts = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
+    checked(libc().mount(*texts[:3], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
 
 
 def _set_attributes(path: str, on: int, off: int, *, recursive: bool = False) -> None:
@@ -108,34 +119,45 @@ def _cgroups(policy: Policy) -> State:
 
 
 def hierarchies() -> list[tuple[list[str], Path, bool]]:
-    """Controllers, this process's own group, and whether it is of version 2, for each hierarchy that is mounted."""
-    groups = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    """For each hierarchy that is mounted: controllers, the group below which ours can be, whether it is version 2."""
+    memberships = Path("/proc/self/cgroup").read_text()
+    mounts = Path("/proc/self/mountinfo").read_text()
+    return [_parent(*own) for own in own_groups(memberships, mounts)]
+
+
+def own_groups(memberships: str, mounts: str) -> list[tuple[str, Path, Path]]:
+    """Controllers (none: version 2), where it is mounted and this process's group, for each hierarchy."""
+    paths = {}
+    for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
-        groups[controllers] = path
+        paths[controllers] = path
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         root, mount = before.split(" ")[3:5]
-        for controllers, path in groups.items():
-            version_2 = kind == "cgroup2" and controllers == ""
+        for controllers, path in paths.items():
             version_1 = (
-                kind == "cgroup" and controllers and set(controllers.split(",")) <= set(options.split(","))
+                kind == "cgroup" and controllers and {*controllers.split(",")} <= {*options.split(",")}
             )
-            if version_2 or version_1:
-                relative = os.path.relpath(path, root) if path.startswith(root) else "."
-                group = Path(mount, relative)
-                names = controllers.split(",")
-                if version_2:
-                    with suppress(OSError):
-                        names = (group / "cgroup.subtree_control").read_text().split()
-                    if not {"memory", "pids"} & set(names):  # a group that has processes cannot pass them on
-                        group = group.parent
-                        with suppress(OSError):
-                            names = (group / "cgroup.subtree_control").read_text().split()
-                found.append((names, group, version_2))
+            if version_1 or (kind == "cgroup2" and not controllers):
+                within = os.path.relpath(path, root) if Path(path).is_relative_to(root) else "."
+                found.append((controllers, Path(mount), Path(mount, within)))
     return found
+
+
+def _parent(controllers: str, mount: Path, group: Path) -> tuple[list[str], Path, bool]:
+    if controllers:
+        return controllers.split(","), group, False
+    names: list[str] = []
+    for candidate in (
+        group,
+        group.parent,
+    ):  # a group of version 2 that has processes itself cannot divide what it has
+        if candidate.is_relative_to(mount) and not {"memory", "pids"} & {*names}:
+            with suppress(OSError):
+                names, group = (candidate / "cgroup.subtree_control").read_text().split(), candidate
+    return names, group, True
 
 
 def _join(parent: Path, limits: dict[str, int], unified: bool) -> None:
@@ -154,7 +176,8 @@ def _join(parent: Path, limits: dict[str, int], unified: bool) -> None:
 
 def leave(folder: str) -> None:
     """Undo it, so that what is left can be removed: ``folder``, and the cgroups. Children have to be gone."""
-    groups = [group for _, group, _ in hierarchies() if group.name == f"cort-{os.getpid()}"]
+    own = own_groups(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+    groups = [group for _, _, group in own if group.name == f"cort-{os.getpid()}"]
     if libc().umount2(os.fsencode(folder), _DETACH) == 0:
         os.chdir("/")
         for path in {parent for end in (Path(folder), *groups) for parent in end.parents}:
