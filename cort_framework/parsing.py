@@ -137,12 +137,12 @@ class NativeParser(ToolCallParser):
             return ParsedCall("", match.end(), problem=problem)
         except (KeyError, TypeError, AttributeError):
             return ParsedCall("", match.end(), problem=_SHAPE)
-        problem = None
+        unknown = None
         if name not in self._tools:
             near = difflib.get_close_matches(name, self._tools, n=1)
             guess = f"did you mean {near[0]!r}? " if near else ""
-            problem = f"there is no tool {name!r}; {guess}there are: {', '.join(self._tools) or 'none'}"
-        return ParsedCall(name, match.end(), arguments=arguments, problem=problem)
+            unknown = f"there is no tool {name!r}; {guess}there are: {', '.join(self._tools) or 'none'}"
+        return ParsedCall(name, match.end(), arguments=arguments, problem=unknown)
 
     def render(self, output: str, after: str) -> str:
         lead = "" if after.endswith("\n") else "\n"

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cort_framework.conformance import ToolCase, check_tool_conformance
 from cort_framework.interfaces import (
     Engine,
     Filter,
@@ -44,6 +45,12 @@ from cort_framework.types import (
     Verdict,
     Weights,
 )
+
+__all__ = [
+    "ByteTokenizer", "Script", "ScriptedEngine", "ToolCase", "check_engine", "check_filter", "check_injector",
+    "check_reward", "check_task_source", "check_tool", "check_tool_conformance", "make_trajectory", "sample_trajectories",
+    "says", "scripted_engine",
+]  # fmt: skip
 
 P = TypeVar("P", bound=Plugin)
 R = TypeVar("R")

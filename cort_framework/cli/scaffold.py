@@ -102,13 +102,17 @@ SCAFFOLDS = {
 
                 async def call(self, call: cort.ToolCall) -> cort.ToolResult:
                     return cort.ToolResult(cort.Outcome.OK, (call.code or "").strip().upper() + self.ending)''',
-        check='''\
-            from cort_framework.testing import check_tool
+        check="""\
+            from cort_framework.testing import ToolCase, check_tool, check_tool_conformance
             from PACKAGE import CLASS
 
 
             def test_a_call_is_answered_in_capitals() -> None:
-                assert check_tool(CLASS, "hello\\n").text == "HELLO!"''',
+                assert check_tool(CLASS, "hello\\n").text == "HELLO!"
+
+
+            def test_it_keeps_the_contract_of_tools() -> None:
+                check_tool_conformance(ToolCase(CLASS, works="hello", text="HELLO!"))""",
         recipe='[rollout.tools.NAME]\nending = "!"',
     ),
     "hint-injector": Scaffold(

@@ -38,6 +38,7 @@ LAYERS = (
     "pipeline",
     "evaluation",
     "stages",
+    "conformance",
     "testing",
     "cli",
 )
