@@ -6,6 +6,8 @@ prints the two as ``error:`` and ``hint:`` lines and ends with ``exit_code``.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CortError(Exception):
     """The work failed: exit code 1."""
@@ -19,6 +21,17 @@ class CortError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error that crosses a process says there what it said here, whatever its class is made from."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[CortError], arguments: tuple[Any, ...], state: dict[str, Any]) -> CortError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class RequestError(CortError):

@@ -41,7 +41,7 @@ class Runtime:
         self._plugins: dict[Hashable, Plugin] = {}
         self._weights: dict[Hashable, Weights] = {}
         self.scratch = Path(tempfile.mkdtemp(prefix="cort-"))
-        self._context = OpenContext(self.scratch, seed, deterministic, preload)
+        self.context = OpenContext(self.scratch, seed, deterministic, preload)
         self._thread.start()
 
     def _run(self) -> None:
@@ -134,7 +134,7 @@ class Runtime:
 
         async def opening() -> None:
             with blame("opening", plugin):
-                await plugin.open(self._context)
+                await plugin.open(self.context)
 
         self._opened.append(plugin)
         self.call(opening(), 600, f"opening '{plugin.name}' (from {plugin.distribution})")
