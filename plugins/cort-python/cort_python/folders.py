@@ -43,8 +43,11 @@ def remove_tree(folder: Path) -> None:
     def let_in(remove: Callable[[str], object], path: str, error: object) -> None:
         with suppress(OSError):
             os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700)
-            remove(path) if os.path.isfile(path) or os.path.islink(path) else shutil.rmtree(path, True)
+            if os.path.islink(path) or not os.path.isdir(path):
+                os.unlink(path)  # a link's target is not ours to change
+            else:
+                os.chmod(path, 0o700)
+                shutil.rmtree(path, True)
 
     shutil.rmtree(folder, onerror=let_in)
 
@@ -61,8 +64,11 @@ def clean_environment(home: Path) -> dict[str, str]:
         "PATH": path if bin_folder in path.split(os.pathsep) else f"{bin_folder}{os.pathsep}{path}",
         "HOME": str(home),
         "IPYTHONDIR": str(home),
+        "LOGNAME": "cort",  # a session may have a user that has no name
         "MPLBACKEND": "agg",
         "NO_COLOR": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INDEX": "1",  # without a network, trying again and again only takes time
         "TERM": "dumb",
         "PYTHONHASHSEED": "0",  # the order of a set of strings repeats
         "PYTHONUNBUFFERED": "1",

@@ -18,6 +18,7 @@ from unprivileged import run_as_ordinary_user
 
 from cort_framework import Outcome, RequestError, ToolResult
 from cort_framework.cli import main
+from cort_python.folders import remove_tree
 from cort_python.isolation import LAYERS, Layer, State, seccomp
 from cort_python.isolation.attacks import ATTACKS
 from cort_python.isolation.surroundings import own_groups
@@ -276,3 +277,15 @@ def test_where_signals_are_not_kept_within_a_session_a_process_may_signal_itself
     audit = MACHINES[platform.machine()]
     assert verdict(program, audit, kill, os.getpid(), 9) == ALLOW
     assert verdict(program, audit, kill, os.getppid(), 9) == REFUSE
+
+
+def test_what_is_removed_after_a_session_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "session"
+    outside.write_text("kept")
+    outside.chmod(0o600)
+    (folder / "shut").mkdir(parents=True)
+    (folder / "shut" / "way").symlink_to(outside)
+    (folder / "shut").chmod(0)
+    remove_tree(folder)
+    assert not folder.exists()
+    assert outside.read_text() == "kept" and outside.stat().st_mode & 0o777 == 0o600
