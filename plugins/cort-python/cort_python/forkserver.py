@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cort_python import callee, lite
-from cort_python.isolation import Confinement, Layer, Limits, Policy, State, leave, surround
+from cort_python.isolation import Confinement, Layer, Limits, Policy, State, leave, surround, through_bwrap
 from cort_python.limits import become_subreaper, die_with_parent
 
 
@@ -182,6 +182,11 @@ class ForkServer:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
+    policy = Policy.from_json(options["policy"])
+    inside = options.get("inside_bwrap", False)
+    if not inside and (command := through_bwrap(policy)):
+        again = [sys.executable, "-P", "-m", "cort_python.forkserver"]
+        os.execv(command[0], [*command, *again, json.dumps({**options, "inside_bwrap": True})])
     channel = socket.socket(fileno=options["socket"])
     channel.set_inheritable(False)
 
@@ -191,8 +196,7 @@ def main() -> None:
     os.chmod(options["folder"], 0o711)  # a kernel that has a user of its own passes through it
     server = None
     try:
-        policy = Policy.from_json(options["policy"])
-        around = surround(policy, options["folder"])
+        around = surround(policy, options["folder"], inside_bwrap=inside)
         server = ForkServer(
             channel, options["folder"], options["preload"], options["kernels"], policy, around
         )

@@ -6,7 +6,10 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -289,3 +292,30 @@ def test_what_is_removed_after_a_session_does_not_lead_out_of_its_folder(tmp_pat
     remove_tree(folder)
     assert not folder.exists()
     assert outside.read_text() == "kept" and outside.stat().st_mode & 0o777 == 0o600
+
+
+WITHOUT_UNSHARE = """
+import json, platform, struct
+from cort_python.checks import examine
+from cort_python.isolation import seccomp
+from cort_python.limits import no_new_privileges
+
+words = seccomp._TABLES[platform.machine()][2].split()
+unshare = int(words[words.index("unshare") + 1])
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, unshare), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+no_new_privileges()
+seccomp.install(b"".join(struct.pack("HBBI", *instruction) for instruction in code))
+print(json.dumps(examine(attacks=False, hangs=False)["layers"]["namespaces"]))
+"""
+
+
+def test_bwrap_makes_the_name_spaces_where_it_is_installed_and_we_may_not() -> None:
+    if seccomp.missing():
+        pytest.skip("nothing here can take unshare away")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_UNSHARE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state = json.loads(done.stdout)
+    bwrap = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", "true"]
+    works = bool(shutil.which("bwrap")) and subprocess.run(bwrap, capture_output=True).returncode == 0
+    assert state["in_force"] == works, state
+    assert ("by bwrap" if works else "does not let us") in state["detail"]

@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from cort_python.isolation.confinement import Confinement
 from cort_python.isolation.policy import LAYERS, WHAT, Layer, Limits, Policy, State
-from cort_python.isolation.surroundings import leave, surround
+from cort_python.isolation.surroundings import leave, surround, through_bwrap
 
-__all__ = ["LAYERS", "WHAT", "Confinement", "Layer", "Limits", "Policy", "State", "leave", "surround"]
+__all__ = [
+    "LAYERS",
+    "WHAT",
+    "Confinement",
+    "Layer",
+    "Limits",
+    "Policy",
+    "State",
+    "leave",
+    "surround",
+    "through_bwrap",
+]

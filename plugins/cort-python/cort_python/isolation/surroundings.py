@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +23,7 @@ _DETACH = 2
 SHARED_MEMORY, SHARED_MEMORY_MB = "/dev/shm", 64
 
 
-def surround(policy: Policy, folder: str) -> dict[Layer, State]:
+def surround(policy: Policy, folder: str, *, inside_bwrap: bool = False) -> dict[Layer, State]:
     """Put this process, while it has one thread, where its children are to be; ``folder`` stays writable. Says what
     came of it."""
     states: dict[Layer, State] = {}
@@ -31,30 +33,44 @@ def surround(policy: Policy, folder: str) -> dict[Layer, State]:
     if policy.foreign:
         states["namespaces"] = State(False, "another Jupyter client has to reach the kernels")
     elif "namespaces" not in policy.without:
-        states["namespaces"] = _namespaces(folder)
+        in_bwrap = State(True, "an empty network, by bwrap, but file systems stay as they are")
+        states["namespaces"] = in_bwrap if inside_bwrap else _namespaces(folder)
     return states
 
 
+def through_bwrap(policy: Policy) -> list[str]:
+    """The command behind which this process should start again: where the system lets bwrap make name spaces, and not
+    us. Elsewhere empty."""
+    program = shutil.which("bwrap")
+    if program is None or policy.foreign or "namespaces" in policy.without or not fails(_enter_network):
+        return []
+    command = [program, "--dev-bind", "/", "/", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--"]
+    works = subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    return command if works else []
+
+
 def _namespaces(folder: str) -> State:
-    user, group = os.geteuid(), os.getegid()
-
-    def enter(kinds: int) -> None:
-        checked(libc().unshare(kinds | (_NEW_USER if user else 0)), "unshare")
-        if user:
-            map_own_user(user, group)
-
     def enter_all() -> None:
-        enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS | _NEW_MOUNTS)
+        _enter_network(_NEW_MOUNTS)
         make_read_only(folder)
 
     # found out beforehand: a user name space cannot be left again
     if not (reason := fails(enter_all)):
         enter_all()
         return State(True, "an empty network, file systems read-only")
-    if fails(lambda: enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS)):
+    if fails(_enter_network):
         return State(False, f"this system does not let us make any ({reason})")
-    enter(_NEW_NETWORK | _NEW_IPC | _NEW_UTS)
+    _enter_network()
     return State(True, f"an empty network, but file systems stay as they are ({reason})")
+
+
+def _enter_network(more: int = 0) -> None:
+    """An empty network name space; for an ordinary user, in a user name space."""
+    user, group = os.geteuid(), os.getegid()
+    kinds = _NEW_NETWORK | _NEW_IPC | _NEW_UTS | more
+    checked(libc().unshare(kinds | (_NEW_USER if user else 0)), "unshare")
+    if user:
+        map_own_user(user, group)
 
 
 def own_shared_memory(user: int) -> None:
