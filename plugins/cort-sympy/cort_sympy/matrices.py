@@ -70,7 +70,7 @@ def nullspace(matrix: Matrix) -> Any:
 
 @matrices.add("linear_solve([[2, 1], [1, 3]], [3, 5])", "linsolve")
 def linear_solve(matrix: Matrix, right: Matrix) -> Any:
-    """All x with matrix * x = right; free parameters are named tau0, tau1, …"""
+    """All x with matrix * x = right; free parameters are named tau0, tau1 and so on."""
     solution, _ = matrix.gauss_jordan_solve(right)
     return list(solution)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,77 @@ def test_a_template_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert await caller.call("1 + 1") == 2
 
     with_caller(tmp_path, use, timeout_s=30)
+
+
+REFUSED = {
+    "open('/etc/hostname-of-mine', 'w')": ("landlock", "privileges", "namespaces"),
+    "open(__import__('os').environ['HOME'] + '/x', 'w').write('x' * 10**6)": ("rlimits",),
+    "__import__('os').fork()": ("seccomp", "rlimits"),
+    "__import__('subprocess').run(['true'])": ("seccomp", "rlimits"),
+    "__import__('socket').socket()": ("seccomp",),
+    "__import__('os').kill(__import__('os').getppid(), 0)": ("landlock", "privileges"),
+    "open('/etc/shadow').read()": ("landlock", "privileges"),
+}
+"""What a call tries, and the layers of which one is enough to refuse it."""
+
+
+@pytest.mark.parametrize("attempt", REFUSED)
+def test_a_call_can_write_nothing_start_nothing_and_reach_nobody(tmp_path: Path, attempt: str) -> None:
+    async def use(caller: Caller) -> None:
+        await caller.open()
+        walls = [layer for layer in REFUSED[attempt] if caller.layers[layer].in_force]
+        if not walls:
+            print(f"nothing here refuses {attempt}: {caller.layers}")
+            return
+        with pytest.raises((CallRaised, CallDied)):
+            await caller.call(attempt)
+
+    with_caller(tmp_path, use, timeout_s=20)
+
+
+ORDINARY = """
+import asyncio, sys
+from pathlib import Path
+from cort_python.calls import Caller
+
+async def main():
+    caller = Caller("builtins:eval", folder=Path("."), timeout_s=30)
+    await caller.open()
+    print(await caller.call("6 * 7"), sorted(k for k, v in caller.layers.items() if v.in_force))
+    try:
+        await caller.call("__import__('socket').socket()")
+    except Exception as error:
+        print(type(error).__name__)
+    await caller.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="all of these tests run as an ordinary user already")
+def test_calls_work_and_are_confined_for_an_ordinary_user(tmp_path: Path) -> None:
+    home = tempfile.mkdtemp(dir="/tmp")
+    os.chown(home, 65534, 65534)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ORDINARY],
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd=home,
+            env={**os.environ, "HOME": home, "TMPDIR": home},
+            capture_output=True,
+            text=True,
+        )
+    except PermissionError:
+        pytest.skip(f"an ordinary user cannot execute {sys.executable}")
+    finally:
+        shutil.rmtree(home)
+    if "ModuleNotFoundError" in done.stderr or "Permission denied" in done.stderr:
+        pytest.skip(f"an ordinary user cannot read this Python: {done.stderr.splitlines()[-1]}")
+    first, *second = done.stdout.splitlines()
+    assert first.startswith("42 ['") and "rlimits" in first, done.stderr
+    assert second == ["CallRaised"] or "seccomp" not in first
 
 
 OWNER = """

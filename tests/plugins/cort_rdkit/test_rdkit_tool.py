@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
+from cort_framework.testing import ToolCase, check_tool_conformance
 from cort_python.tool import PythonTool
 from cort_rdkit.tool import RdkitTool
 
@@ -39,6 +40,23 @@ def test_the_tool_answers_fences_and_native_calls_and_keeps_pictures(tmp_path: P
     (picture,) = (tmp_path / "kept").iterdir()
     assert drawn.text == f"a PNG of 400 × 300 pixels: {picture.name}"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tool_keeps_the_contract_of_tools() -> None:
+    hangs = f'common_substructure("{"C1CC2CC1CC2" * 9}", "{"C1CC2CCC1C2" * 9}", "{"C1C2CCC1CC2" * 9}")'
+    check_tool_conformance(
+        ToolCase(
+            RdkitTool,
+            works="formula(CCO)",
+            text="C2H6O",
+            native={"operation": "formula", "smiles": "CCO"},
+            fails="formula(C1CC)",
+            hangs=hangs,
+            limit_s=1,
+            floods=f'atom_table("{"C" * 60}")',
+            config={"timeout_s": 1},
+        )
+    )
 
 
 def test_the_native_schema_is_json() -> None:

@@ -1,46 +1,45 @@
+"""The tool as a rollout uses it, and how it reads what a model writes."""
+
 from __future__ import annotations
 
 import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sympy_answers import answer
 
-from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
-from cort_framework.testing import check_tool
+from cort_framework import (
+    OpenContext,
+    Outcome,
+    RequestError,
+    RolloutRequest,
+    RolloutSettings,
+    Task,
+    ToolCall,
+    ToolResult,
+)
+from cort_framework.rollout import RolloutSetup, rollout
+from cort_framework.testing import ToolCase, check_tool_conformance, scripted_engine
 from cort_python.tool import PythonTool
 from cort_sympy.expressions import read
 from cort_sympy.operations import operations
 from cort_sympy.tool import SympyTool
 
 
-def ask(tmp_path: Path, *calls: str | dict[str, object], **config: object) -> list[ToolResult]:
-    """The results of calls in one session of the real tool; a string is a fence, a dictionary a native call."""
-
-    async def run() -> list[ToolResult]:
-        tool = SympyTool(SympyTool.Config(**config))
-        await tool.open(OpenContext(scratch=tmp_path))
-        try:
-            async with tool.session(Task("t", "p"), trajectory_id="a", seed=0) as session:
-                made = [
-                    ToolCall("sympy", c) if isinstance(c, str) else ToolCall("sympy", arguments=c)
-                    for c in calls
-                ]
-                return [await session.call(call) for call in made]
-        finally:
-            await tool.close()
-
-    return asyncio.run(run())
-
-
-def answer(code: str) -> tuple[str, str | None]:
-    """The same in this process, for what needs no limit."""
-    result = operations.answer({"code": code, "output_limit": 800})
-    return result["text"], result["error"]
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.Runner, SympyTool]]:
+    with asyncio.Runner() as runner:
+        tool = SympyTool(SympyTool.Config(timeout_s=1, concurrency=1))
+        runner.run(tool.open(OpenContext(scratch=tmp_path_factory.mktemp("scratch"))))
+        yield runner, tool
+        runner.run(tool.close())
 
 
 @pytest.mark.parametrize(
@@ -184,39 +183,133 @@ def test_expressions_are_read_as_sympys_own_parser_reads_them(text: str) -> None
     assert read(text) == parse_expr(text)
 
 
-def test_a_call_that_takes_too_long_costs_its_worker_alone_and_long_results_keep_both_ends(
-    tmp_path: Path,
+def test_a_call_that_takes_too_long_costs_no_other_and_long_results_keep_both_ends(
+    opened: tuple[asyncio.Runner, SympyTool],
 ) -> None:
-    hung, after, native, bad, long = ask(
-        tmp_path,
-        "evaluate(10**10**10)",
-        "gcd(12, 18)",
-        {"operation": "diff", "expression": "x**3", "variable": "x"},
-        {"operation": "isprime", "n": [1]},
-        "evaluate(2**20000)",
-        timeout_s=1,
-        concurrency=1,
-    )
+    runner, tool = opened
+
+    def ask(**call: Any) -> ToolResult:
+        return runner.run(tool.call(ToolCall("sympy", **call)))
+
+    hung = ask(code="evaluate(10**10**10)")
     assert (hung.outcome, hung.text) == (Outcome.TIMEOUT, "[no result within 1 s]")
-    assert (after.outcome, after.text) == (Outcome.OK, "6")
+    native = ask(arguments={"operation": "diff", "expression": "x**3", "variable": "x", "order": None})
     assert (native.outcome, native.text) == (Outcome.OK, "3*x**2")
-    assert bad.outcome is Outcome.PROGRAM_ERROR
+    listed = ask(
+        arguments={"operation": "solve", "equations": ["x + y == 3", "x == y"], "variables": ["x", "y"]}
+    )
+    assert listed.text == "[{x: 3/2, y: 3/2}]"
+    assert ask(arguments={"operation": "det", "matrix": [[1, 2], [3, 4]]}).text == "-2"
+    assert ask(arguments={"operation": "isprime", "n": [1]}).outcome is Outcome.PROGRAM_ERROR
+    long = ask(code="evaluate(2**20000)")
     assert long.outcome is Outcome.OK and long.dropped_characters == 5221
+    deep = ask(code=f"evaluate({'-' * 90_000}1)")
+    assert deep.outcome in (Outcome.PROGRAM_ERROR, Outcome.RESOURCE_LIMIT)
+
+
+def test_a_call_that_takes_too_much_memory_is_a_resource_limit(tmp_path: Path) -> None:
+    async def run() -> ToolResult:
+        tool = SympyTool(SympyTool.Config(memory_mb=200))
+        await tool.open(OpenContext(scratch=tmp_path))
+        try:
+            return await tool.call(ToolCall("sympy", "primes(1, 10)\nexpand((a + b + c + d + e)**200)"))
+        finally:
+            await tool.close()
+
+    result = asyncio.run(run())
+    assert result.outcome in (Outcome.RESOURCE_LIMIT, Outcome.TIMEOUT), result
 
 
 def test_the_tool_keeps_the_contract_of_tools() -> None:
-    assert check_tool(SympyTool, "gcd(12, 18)").text == "6"
+    check_tool_conformance(
+        ToolCase(
+            SympyTool,
+            works="gcd(12, 18)",
+            text="6",
+            native={"operation": "gcd", "numbers": ["12", "18"]},
+            fails="gcd(12, eighteen(1))",
+            hangs="evaluate(10**10**10)",
+            limit_s=1,
+            floods="evaluate(2**20000)",
+            config={"timeout_s": 1},
+        )
+    )
+
+
+# --- native calls, end to end -----------------------------------------------------------------------------------
+def tool_call(name: str, **arguments: object) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def test_a_rollout_with_native_calls_gets_answers_and_is_told_what_is_wrong(
+    opened: tuple[asyncio.Runner, SympyTool],
+) -> None:
+    runner, tool = opened
+    said = [
+        tool_call("sympy", operation="integrate", expression="x**2", variable="x", lower="0", upper="3"),
+        '<tool_call>{"name": "sympy", "arguments": {"operation": "gcd",</tool_call>',
+        tool_call("simpy", operation="gcd"),
+        tool_call("sympy", operation="integrat", expression="x"),
+        tool_call("sympy", operation="isprime", n="7.5"),
+        "So</think>9",
+    ]
+
+    def script(prompt: str, response: str) -> str:
+        done = response.rpartition("</tool_response>\n")
+        stretch = said[response.count("</tool_response>")]
+        return stretch[len(done[2]) :]
+
+    setup = RolloutSetup(
+        scripted_engine(script)(), {"sympy": tool}, RolloutSettings(max_tokens=9999), "{tools}\n{problem}<think>"
+    )
+    (trajectory,) = runner.run(rollout(RolloutRequest(Task("t", "What is the area?")), setup))
+    assert trajectory.error is None and trajectory.finished
+    assert '"name": "sympy"' in trajectory.prompt
+    results = [turn.result for turn in trajectory.calls]
+    assert [r.outcome for r in results if r] == [Outcome.OK] + [Outcome.PROGRAM_ERROR] * 4
+    texts = [turn.text for turn in trajectory.calls]
+    assert texts[0] == "\n<tool_response>\n9\n</tool_response>\n"
+    for text, told in zip(
+        texts[1:],
+        (
+            "the tool call is not valid JSON",
+            "there is no tool 'simpy'; did you mean 'sympy'?",
+            "there is no operation 'integrat'; did you mean integrate?",
+            "isprime: n: a whole number is expected, not 7.5",
+        ),
+        strict=True,
+    ):
+        assert told in text
+    assert type(trajectory).from_json(trajectory.to_json()) == trajectory
+
+
+def test_a_recipe_may_keep_the_tool_to_some_operations(tmp_path: Path) -> None:
+    tool = SympyTool(SympyTool.Config(only=("gcd", "factorization")))
+    shapes = tool.parameters["anyOf"]
+    assert [shape["properties"]["operation"]["const"] for shape in shapes] == ["gcd", "factorint"]
+
+    result = operations.answer({"code": "lcm(4, 6)", "output_limit": 800, "only": ["gcd"]})
+    assert result["text"] == "error: there is no operation 'lcm'\noperations: gcd"
+    misspelt = SympyTool(SympyTool.Config(only=("gdc",)))
+    with pytest.raises(RequestError, match="only: there is no operation 'gdc'; did you mean gcd"):
+        asyncio.run(misspelt.open(OpenContext(scratch=tmp_path)))
+    asyncio.run(misspelt.close())
 
 
 def test_the_native_schema_names_every_operation_and_is_json() -> None:
     schema = json.loads(json.dumps(SympyTool.parameters))
     by_name = {entry["properties"]["operation"]["const"]: entry for entry in schema["anyOf"]}
     assert by_name["integrate"]["required"] == ["operation", "expression", "variable"]
-    assert len(by_name) > 30
+    assert len(by_name) > 100
 
 
-def test_listing_the_tool_imports_no_sympy() -> None:
-    code = "import sys, cort_sympy; cort_sympy.cort_tools(); print('sympy' in sys.modules)"
+def test_every_operation_has_an_example_that_works_and_a_line_of_help() -> None:
+    for operation in operations:
+        assert operation.help.endswith(".") and answer(operation.example)[1] is None
+
+
+def test_listing_the_tool_and_making_its_schema_imports_no_sympy() -> None:
+    code = "import sys, cort_sympy; cort_sympy.cort_tools()[0].parameters; print('sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
