@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from python_sessions import descendants, wait_until_gone
+from unprivileged import run_as_ordinary_user
 
 from cort_framework import InfrastructureError
 from cort_python.calls import CallDied, Caller, CallRaised
@@ -179,29 +178,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="all of these tests run as an ordinary user already")
-def test_calls_work_and_are_confined_for_an_ordinary_user(tmp_path: Path) -> None:
-    home = tempfile.mkdtemp(dir="/tmp")
-    os.chown(home, 65534, 65534)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", ORDINARY],
-            user=65534,
-            group=65534,
-            extra_groups=[],
-            cwd=home,
-            env={**os.environ, "HOME": home, "TMPDIR": home},
-            capture_output=True,
-            text=True,
-        )
-    except PermissionError:
-        pytest.skip(f"an ordinary user cannot execute {sys.executable}")
-    finally:
-        shutil.rmtree(home)
-    if "ModuleNotFoundError" in done.stderr or "Permission denied" in done.stderr:
-        pytest.skip(f"an ordinary user cannot read this Python: {done.stderr.splitlines()[-1]}")
-    first, *second = done.stdout.splitlines()
-    assert first.startswith("42 ['") and "rlimits" in first, done.stderr
+def test_calls_work_and_are_confined_for_an_ordinary_user() -> None:
+    first, *second = run_as_ordinary_user(ORDINARY).splitlines()
+    assert first.startswith("42 ['") and "rlimits" in first
     assert second == ["CallRaised"] or "seccomp" not in first
 
 
