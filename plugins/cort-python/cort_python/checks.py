@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cort_framework import CortError, RequestError, hookimpl
+from cort_framework import CortError, HealthCheck, HealthReport, RequestError, hookimpl
 
 if TYPE_CHECKING:
     from cort_python.isolation import Layer
@@ -24,6 +24,34 @@ if TYPE_CHECKING:
 @hookimpl
 def cort_commands() -> list[click.Command]:
     return [check]
+
+
+@hookimpl
+def cort_health_checks() -> list[type[HealthCheck]]:
+    return [IsolationCheck]
+
+
+class IsolationCheck(HealthCheck):
+    """Which walls around the Python kernel this machine has."""
+
+    name = "isolation"
+
+    def check(self) -> Iterator[HealthReport]:
+        from cort_python.isolation import LAYERS, REMEDY, WHAT, Policy, State
+        from cort_python.template import Template, can_fork
+
+        layers: dict[Layer, State] = {}
+        if can_fork():
+            template = Template([], kernels=False, policy=Policy(total_processes=4096))
+            try:
+                template.warm.result(60)
+                layers = template.layers
+            finally:
+                template.close()
+        for layer in LAYERS:
+            state = layers.get(layer, State(False, "kernels are not forked on this system"))
+            detail = state.detail or WHAT[layer]
+            yield HealthReport(f"isolation: {layer}", state.in_force, detail, REMEDY[layer])
 
 
 @click.command()
@@ -146,7 +174,7 @@ def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cort_python.isolation import WHAT
+    from cort_python.isolation import REMEDY, WHAT
 
     console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -158,14 +186,15 @@ def _show(report: dict[str, Any]) -> None:
 
     console.print(f"Python sessions of the user [bold]{report['user']}[/]")
     layers: dict[Layer, Any] = report["layers"]
-    rows = [(name, bool(s["in_force"]), _join(s["detail"], WHAT[name])) for name, s in layers.items()]
+    rows = [
+        (name, bool(s["in_force"]), s["detail"] or WHAT[name])
+        if s["in_force"]
+        else (name, False, f"{s['detail']}: {REMEDY[name]}")
+        for name, s in layers.items()
+    ]
     table("layer", rows, "in force", "missing")
     for kind, good in (("attacks", "refused"), ("hangs", "ended")):
         if trials := report[kind]:
             held = sum(t["held"] for t in trials)
             results = [(t["name"], t["held"], t["detail"]) for t in trials]
             table(f"{kind}: {held} of {len(trials)} {good}", results, good, "NOT " + good)
-
-
-def _join(detail: str, what: str) -> str:
-    return f"{what} ({detail})" if detail else what

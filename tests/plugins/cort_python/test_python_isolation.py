@@ -21,6 +21,7 @@ from unprivileged import run_as_ordinary_user
 
 from cort_framework import Outcome, RequestError, ToolResult
 from cort_framework.cli import main
+from cort_python.checks import IsolationCheck
 from cort_python.folders import remove_tree
 from cort_python.isolation import LAYERS, Layer, State, seccomp
 from cort_python.isolation.attacks import ATTACKS
@@ -319,3 +320,9 @@ def test_bwrap_makes_the_name_spaces_where_it_is_installed_and_we_may_not() -> N
     works = bool(shutil.which("bwrap")) and subprocess.run(bwrap, capture_output=True).returncode == 0
     assert state["in_force"] == works, state
     assert ("by bwrap" if works else "does not let us") in state["detail"]
+
+
+def test_the_doctor_hears_of_every_layer_and_of_what_would_bring_it() -> None:
+    reports = list(IsolationCheck().check())
+    assert [report.name for report in reports] == [f"isolation: {layer}" for layer in LAYERS]
+    assert all(report.detail and report.fix for report in reports)

@@ -7,11 +7,12 @@ system is shared, and so are processor and disk.
 from __future__ import annotations
 
 from cort_python.isolation.confinement import Confinement
-from cort_python.isolation.policy import LAYERS, WHAT, Layer, Limits, Policy, State
+from cort_python.isolation.policy import LAYERS, REMEDY, WHAT, Layer, Limits, Policy, State
 from cort_python.isolation.surroundings import leave, surround, through_bwrap
 
 __all__ = [
     "LAYERS",
+    "REMEDY",
     "WHAT",
     "Confinement",
     "Layer",

@@ -19,6 +19,17 @@ WHAT: dict[Layer, str] = {
 }
 """What each layer is for."""
 
+REMEDY: dict[Layer, str] = {
+    "rlimits": "this needs Linux",
+    "privileges": "this needs Linux; in a container, CAP_SETUID and CAP_SETGID",
+    "landlock": "this needs Linux 5.13 or later with landlock among the security modules (boot option lsm=)",
+    "seccomp": "this needs Linux with seccomp filters, on x86-64 or ARM64",
+    "namespaces": "install bubblewrap, or let users make name spaces (sysctl user.max_user_namespaces,"
+    " kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+    "cgroups": "start it with `systemd-run --user --scope -p Delegate=yes`, or as root",
+}
+"""What brings a missing layer."""
+
 
 @dataclass(frozen=True)
 class State:

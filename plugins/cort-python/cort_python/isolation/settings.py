@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cort_framework import PluginConfig, RequestError
-from cort_python.isolation.policy import WHAT, Layer, State
+from cort_python.isolation.policy import REMEDY, WHAT, Layer, State
 
 
 class IsolationConfig(PluginConfig):
@@ -23,13 +23,11 @@ class IsolationConfig(PluginConfig):
 def check_required(isolation: IsolationConfig, layers: Mapping[Layer, State]) -> None:
     """Raises ``RequestError``, which names every required layer that is not in force and says why it is not."""
     absent = State(False, "kernels that are not forked have no isolation")
-    missing = [
-        f"{layer} ({WHAT[layer]}): {layers.get(layer, absent).detail}"
-        for layer in isolation.require
-        if not layers.get(layer, absent).in_force
-    ]
+    missing = [layer for layer in isolation.require if not layers.get(layer, absent).in_force]
     if missing:
+        reasons = [f"{layer} ({WHAT[layer]}): {layers.get(layer, absent).detail}" for layer in missing]
+        remedies = [f"{layer}: {REMEDY[layer]}" for layer in missing]
         raise RequestError(
-            f"isolation.require names what this machine does not have: {'; '.join(missing)}",
-            "`cort tools check` says what holds here; take the layer out of isolation.require, or run where it is to be had",
+            f"isolation.require names what is not in force here: {'; '.join(reasons)}",
+            f"{'; '.join(remedies)}; or take it out of isolation.require. `cort tools check` shows what holds",
         )
