@@ -50,8 +50,9 @@ class IsolationCheck(HealthCheck):
                 template.close()
         for layer in LAYERS:
             state = layers.get(layer, State(False, "kernels are not forked on this system"))
-            detail = state.detail or WHAT[layer]
-            yield HealthReport(f"isolation: {layer}", state.in_force, detail, REMEDY[layer])
+            yield HealthReport(
+                f"isolation: {layer}", state.in_force, str(state) or WHAT[layer], REMEDY[layer]
+            )
 
 
 @click.command()
@@ -94,7 +95,7 @@ def check(
 def examine(
     require: Sequence[str] = (), without: Sequence[str] = (), attacks: bool = True, hangs: bool = True
 ) -> dict[str, Any]:
-    """``user``; ``layers``: name to ``in_force`` and ``detail``; ``attacks`` and ``hangs``: lists of ``name``, ``held``,
+    """``user``; ``layers``: name to ``in_force``, ``detail`` and ``gap``; ``attacks`` and ``hangs``: lists of ``name``, ``held``,
     ``detail``, ``seconds``. Raises ``RequestError`` where a layer of ``require`` is missing or unknown."""
     import pwd  # not on every system, and this module is imported on all of them
 
@@ -174,7 +175,7 @@ def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cort_python.isolation import REMEDY, WHAT
+    from cort_python.isolation import REMEDY, WHAT, State
 
     console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -185,13 +186,9 @@ def _show(report: dict[str, Any]) -> None:
         console.print(shown)
 
     console.print(f"Python sessions of the user [bold]{report['user']}[/]")
-    layers: dict[Layer, Any] = report["layers"]
-    rows = [
-        (name, bool(s["in_force"]), s["detail"] or WHAT[name])
-        if s["in_force"]
-        else (name, False, f"{s['detail']}: {REMEDY[name]}")
-        for name, s in layers.items()
-    ]
+    states: dict[Layer, State] = {name: State(**state) for name, state in report["layers"].items()}
+    rows = [(name, bool(s.in_force), str(s) or WHAT[name]) for name, s in states.items() if s.in_force]
+    rows += [(name, False, f"{s}: {REMEDY[name]}") for name, s in states.items() if not s.in_force]
     table("layer", rows, "in force", "missing")
     for kind, good in (("attacks", "refused"), ("hangs", "ended")):
         if trials := report[kind]:

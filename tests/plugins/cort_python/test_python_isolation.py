@@ -35,7 +35,7 @@ Cells = Callable[..., list[ToolResult]]
 def assert_held_or_named(layers: dict[Layer, State], trials: Iterable[Trial]) -> None:
     for trial in trials:
         assert trial.held or any(layer in trial.detail for layer in layers), trial
-    if all(state.in_force and "but" not in state.detail.split() for state in layers.values()):
+    if all(state.whole for state in layers.values()):
         assert [t for t in trials if not t.held] == []
 
 
@@ -173,7 +173,7 @@ def test_processes_may_share_work_where_each_session_has_a_mount_name_space(cell
         assert (pooled.text, seen.text) == ("[1, 2]", "[]")
     else:
         layers, _ = asyncio.run(run_attacks(attacks=()))
-        assert not layers["namespaces"].in_force or "but" in layers["namespaces"].detail
+        assert not layers["namespaces"].whole
 
 
 # --- cgroups ----------------------------------------------------------------------------------------------------

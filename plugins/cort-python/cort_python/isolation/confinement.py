@@ -15,6 +15,9 @@ from cort_python.isolation.readable import reachable_by_others, readable_by_othe
 from cort_python.isolation.surroundings import SHARED_MEMORY, own_shared_memory
 from cort_python.isolation.trial import fails
 
+SCOPES = 6
+"""The version of Landlock from which on signals stay within a session."""
+
 FIRST_USER = 1_879_048_192
 """What root starts gets this user number plus its process number. In systemd's table of user numbers the range is
 nobody's."""
@@ -37,6 +40,7 @@ class Confinement:
         self.abi = landlock.version()
         self.readable = readable_paths(policy.readable)
         self._filters: dict[bool, bytes] = {}
+        """By whether the process is to be alone; none where a filter has to name its process."""
         python = (sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
         self.open_to_others = all(map(readable_by_others, python)) and reachable_by_others(folder)
         self.changes_user = False
@@ -50,6 +54,8 @@ class Confinement:
         if self.in_force("seccomp") and (reason := seccomp.missing()):
             self.layers["seccomp"] = State(False, reason)
         self.layers.update(around)
+        if self.in_force("seccomp") and self.in_force("landlock") and self.abi >= SCOPES:
+            self._filters = {alone: seccomp.program(alone=alone) for alone in (False, True)}
         self._try_out()
         own.look_up()  # here, once, and not in each child
 
@@ -61,26 +67,24 @@ class Confinement:
         """Before there are threads: limits, user, capabilities, files. ``folder`` is the only place to write; without
         one there is none. ``made_here``: its owner may be changed."""
         own.no_new_privileges()
-        kept: tuple[int, ...] = ()
-        counted = False
         shared = self.shared_memory and folder is not None
-        if self.in_force("privileges"):
-            if made_here and self.changes_user:
-                user = FIRST_USER + os.getpid()
-                if folder is not None:
-                    os.chown(folder, user, user)
-                if shared:
-                    own_shared_memory(user)
-                own.become_user(user)
-                kept = (
-                    () if self.open_to_others else (own.DAC_READ_SEARCH,)
-                )  # within what Landlock leaves of it
-                counted = True
-            elif self.namespace_each:
-                own.enter_user_namespace()
-                if shared:
-                    own_shared_memory(os.geteuid())
-                counted = True
+        kept: tuple[int, ...] = ()
+        counted = True  # processes, for this session alone
+        if made_here and self.changes_user:
+            user = FIRST_USER + os.getpid()
+            if folder is not None:
+                os.chown(folder, user, user)
+            if shared:
+                own_shared_memory(user)
+            own.become_user(user)
+            if not self.open_to_others:
+                kept = (own.DAC_READ_SEARCH,)  # within what Landlock leaves of it
+        elif self.namespace_each:
+            own.enter_user_namespace()
+            if shared:
+                own_shared_memory(os.geteuid())
+        else:
+            counted = shared = False
         if self.in_force("rlimits"):
             own.limit_resources(limits.cpu_s, limits.file_mb, limits.open_files)
             own.limit_processes(limits.processes, of_this_session=counted)
@@ -91,11 +95,7 @@ class Confinement:
             if os.getppid() != self.parent:
                 os._exit(1)
         if self.in_force("landlock"):
-            writable = [*_DEVICES]
-            if folder is not None:
-                writable.append(folder)
-            if shared:
-                writable.append(SHARED_MEMORY)
+            writable = [*_DEVICES, *([folder] if folder else []), *([SHARED_MEMORY] if shared else [])]
             landlock.restrict(self.readable, writable, abi=self.abi, listens=self.policy.foreign)
 
     def seal(self, limits: Limits) -> None:
@@ -106,11 +106,7 @@ class Confinement:
             own.limit_memory(limits.memory_mb)
 
     def _filter(self, alone: bool) -> bytes:
-        if self.in_force("landlock") and self.abi >= 6:
-            if alone not in self._filters:
-                self._filters[alone] = seccomp.program(alone=alone)
-            return self._filters[alone]
-        return seccomp.program(alone=alone, signals_to=os.getpid())
+        return self._filters.get(alone) or seccomp.program(alone=alone, signals_to=os.getpid())
 
     # --- in the template --------------------------------------------------------------------------------------
     def _try_out(self) -> None:
@@ -129,16 +125,13 @@ class Confinement:
             "landlock": lambda: landlock.restrict(self.readable, (), abi=self.abi, listens=False),
             "seccomp": lambda: seccomp.install(self._filter(alone=False)),
         }
-        details = {
-            "rlimits": "" if self.changes_user or self.namespace_each else self._uncounted(root),
-            "privileges": self._privileges(root),
-            "landlock": ", ".join(
-                what
-                for since, what in ((1, "files"), (4, "TCP"), (6, "signals, abstract sockets"))
-                if self.abi >= since
-            )
-            + f" (ABI {self.abi})",
-            "seccomp": platform.machine(),
+        states: dict[Layer, State] = {
+            "rlimits": State(True, "", self._uncounted(root)),
+            "privileges": State(True, self._privileges(root)),
+            "landlock": State(
+                True, f"files, TCP, signals, abstract sockets (ABI {self.abi})", landlock.gap(self.abi)
+            ),
+            "seccomp": State(True, platform.machine()),
         }
         for layer, attempt in attempts.items():
             if self.in_force(layer):
@@ -149,7 +142,7 @@ class Confinement:
                     attempt()
 
                 reason = fails(unprivileged)
-                self.layers[layer] = State(not reason, reason or details[layer])
+                self.layers[layer] = State(False, reason) if reason else states[layer]
 
     def _share_memory(self) -> None:
         if self.namespace_each:
@@ -157,13 +150,15 @@ class Confinement:
         own_shared_memory(os.geteuid())
 
     def _uncounted(self, root: bool) -> str:
-        if root:
-            return "but root's processes are not counted"
-        return "but processes are counted for the user, not for each session"
+        if self.changes_user or self.namespace_each:
+            return ""
+        return (
+            "root's processes are not counted"
+            if root
+            else "processes are counted for the user, not for a session"
+        )
 
     def _privileges(self, root: bool) -> str:
-        if self.changes_user:
-            return "a user for each session" + (
-                "" if self.open_to_others else ", which may read what root may"
-            )
-        return "root without capabilities" if root else "no capabilities"
+        if not self.changes_user:
+            return "root without capabilities" if root else "no capabilities"
+        return "a user for each session" + ("" if self.open_to_others else ", which may read what root may")

@@ -32,6 +32,13 @@ def version() -> int:
     return max(0, int(libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)))
 
 
+def gap(abi: int) -> str:
+    """What this version cannot do; empty for one that can do all that we ask of it."""
+    since = ((3, "cutting files short"), (4, "TCP"), (6, "signals and abstract sockets"))
+    absent = ", ".join(what for first, what in since if abi < first)
+    return f"it does not govern {absent}" if absent else ""
+
+
 def file_rights(abi: int) -> int:
     """Every right over files that this version knows."""
     return (1 << (13 if abi < 2 else 14 if abi < 3 else 15 if abi < 5 else 16)) - 1

@@ -37,7 +37,16 @@ class State:
 
     in_force: bool
     detail: str
-    """How far it goes, or why it is not there."""
+    """What it does, or why it is not there."""
+    gap: str = ""
+    """What it does not do here although it is in force."""
+
+    @property
+    def whole(self) -> bool:
+        return self.in_force and not self.gap
+
+    def __str__(self) -> str:
+        return "; but ".join(filter(None, (self.detail, self.gap)))
 
 
 @dataclass(frozen=True)

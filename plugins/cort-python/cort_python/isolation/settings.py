@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from cort_framework import PluginConfig, RequestError
-from cort_python.isolation.policy import REMEDY, WHAT, Layer, State
+from cort_python.isolation.policy import LAYERS, REMEDY, WHAT, Layer, State
 
 
 class IsolationConfig(PluginConfig):
@@ -21,7 +23,8 @@ class IsolationConfig(PluginConfig):
 
 
 def check_required(isolation: IsolationConfig, layers: Mapping[Layer, State]) -> None:
-    """Raises ``RequestError``, which names every required layer that is not in force and says why it is not."""
+    """Warns, once, of what is not in force though nobody left it out. Raises ``RequestError``, which names every
+    required layer that is not in force and says why it is not."""
     absent = State(False, "kernels that are not forked have no isolation")
     missing = [layer for layer in isolation.require if not layers.get(layer, absent).in_force]
     if missing:
@@ -31,3 +34,16 @@ def check_required(isolation: IsolationConfig, layers: Mapping[Layer, State]) ->
             f"isolation.require names what is not in force here: {'; '.join(reasons)}",
             f"{'; '.join(remedies)}; or take it out of isolation.require. `cort tools check` shows what holds",
         )
+    gaps = [
+        f"{layer} ({layers.get(layer, absent)})"
+        for layer in LAYERS
+        if layer not in isolation.without and not layers.get(layer, absent).whole
+    ]
+    if gaps:
+        _warn(f"isolation here is not whole: {'; '.join(gaps)}")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process."""
+    logging.getLogger("cort_python.isolation").warning(text)

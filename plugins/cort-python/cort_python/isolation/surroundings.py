@@ -33,7 +33,7 @@ def surround(policy: Policy, folder: str, *, inside_bwrap: bool = False) -> dict
     if policy.foreign:
         states["namespaces"] = State(False, "another Jupyter client has to reach the kernels")
     elif "namespaces" not in policy.without:
-        in_bwrap = State(True, "an empty network, by bwrap, but file systems stay as they are")
+        in_bwrap = State(True, "an empty network, by bwrap", "file systems stay as they are")
         states["namespaces"] = in_bwrap if inside_bwrap else _namespaces(folder)
     return states
 
@@ -61,7 +61,7 @@ def _namespaces(folder: str) -> State:
     if fails(_enter_network):
         return State(False, f"this system does not let us make any ({reason})")
     _enter_network()
-    return State(True, f"an empty network, but file systems stay as they are ({reason})")
+    return State(True, "an empty network", f"file systems stay as they are ({reason})")
 
 
 def _enter_network(more: int = 0) -> None:

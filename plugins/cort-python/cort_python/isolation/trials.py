@@ -77,15 +77,13 @@ async def _attack(tool: PythonTool, scene: Scene, attack: Attack) -> Trial:
     scene.repair()
     if not through and not harm:
         return Trial(attack.name, True, said, seconds)
-    weak = [
-        f"{layer}: {state.detail}" for layer, state in layers_of(tool).items() if _weak(attack, layer, state)
-    ]
+    weak = [f"{layer}: {state}" for layer, state in layers_of(tool).items() if _weak(attack, layer, state)]
     return Trial(attack.name, False, "; ".join([harm or THROUGH, *weak]), seconds)
 
 
 def _weak(attack: Attack, layer: Layer, state: State) -> bool:
     """Whether it would have stood in the way, and is not there or not whole."""
-    return layer in attack.layers.split() and (not state.in_force or "but" in state.detail.split())
+    return layer in attack.layers.split() and not state.whole
 
 
 def layers_of(tool: PythonTool) -> dict[Layer, State]:
