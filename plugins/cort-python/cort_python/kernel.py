@@ -8,6 +8,7 @@ the same class). It answers any Jupyter client. What our own client wants of a c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -88,7 +89,7 @@ class CellStream(OutStream):
 
 def bounded(kernel: CortKernel, data: dict[str, Any]) -> dict[str, Any]:
     """Put a representation's text into the transcript; give back what other clients get of it."""
-    kernel.capture.read()
+    kernel.read_captured()
     if "text/plain" in data:
         kernel.transcript.line(data["text/plain"])
         data = {**data, "text/plain": clip(data["text/plain"], kernel.transcript.limit)}
@@ -146,7 +147,7 @@ class CortShell(ZMQInteractiveShell):
     def system(self, cmd: str) -> None:
         """``!command``: without a terminal, which isolation would refuse, and its output in its place."""
         self.system_raw(cmd)
-        self.kernel.capture.read()
+        self.kernel.read_captured()
 
     @contextmanager
     def _tee(self, channel: str) -> Iterator[None]:
@@ -176,7 +177,7 @@ class CortShell(ZMQInteractiveShell):
         if isinstance(evalue, UsageError):
             stb = [f"UsageError: {message}"]
         kernel.error = headline(etype, clip(message, limit), kernel.folder)
-        kernel.capture.read()
+        kernel.read_captured()
         kernel.transcript.line("\n".join(stb))
         content = {
             "ename": etype.__name__,
@@ -223,6 +224,11 @@ class CortKernel(IPythonKernel):
         self.transcript = Transcript(output_limit, os.getcwd())
         self.capture = Capture(self.transcript)
 
+    def read_captured(self) -> None:
+        """What subprocesses and C libraries wrote, for the transcript and for other clients."""
+        if text := self.capture.read():
+            OutStream.write(self._stdout, text[: self.transcript.limit])
+
     async def do_execute(
         self, code: str, *args: Any, cell_meta: dict[str, Any] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
@@ -238,12 +244,22 @@ class CortKernel(IPythonKernel):
         except Exception as error:  # an exception that cannot even be printed must not cost the reply
             reply = {"status": "error", "ename": type(error).__name__, "evalue": describe(error)}
             reply["execution_count"] = self.execution_count
-        self.capture.read()
+        self.read_captured()
         if reply["status"] == "error":
             reply["evalue"] = clip(reply["evalue"], self.transcript.limit)
             lines = "\n".join(reply.get("traceback") or [])
             reply["traceback"] = clip(lines, self.transcript.limit).split("\n")
         return reply
+
+    @contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        # ipykernel's own does not wake a loop that waits, so a cell that awaits what never comes is not interrupted
+        loop = asyncio.get_running_loop()
+        before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(future.cancel))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
         metadata = super().finish_metadata(parent, metadata, reply_content)

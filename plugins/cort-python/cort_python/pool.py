@@ -10,6 +10,9 @@ from collections import deque
 
 from cort_python.processes import Backend, Kernel
 
+REST_S = 0.05
+"""Seconds until a spare that was taken is made up for: its first call comes first."""
+
 
 class Pool:
     """Gives kernels out, first come, first served.
@@ -33,7 +36,9 @@ class Pool:
         self._waiting.append(waiter)
         self._supply()
         try:
-            return await waiter
+            kernel = await waiter
+            asyncio.get_running_loop().call_later(REST_S, self._supply, self.spares)
+            return kernel
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
                 self._ready.appendleft(waiter.result())  # given and given up in the same moment
@@ -60,8 +65,9 @@ class Pool:
         if self._ending:
             await asyncio.wait(set(self._ending))
 
-    def _supply(self) -> None:
-        """Give out what is ready, start what is missing. Called whenever something has changed."""
+    def _supply(self, spares: int = 0) -> None:
+        """Give out what is ready, start what is missing: for those who wait, and ``spares`` more. Called whenever something
+        has changed."""
         while self._ready and self._waiting:
             waiter = self._waiting.popleft()
             if waiter.done():  # it does not wait any more
@@ -72,7 +78,7 @@ class Pool:
                 self._waiting.appendleft(waiter)
             else:
                 waiter.set_result(kernel)
-        wanted = len(self._waiting) + self.spares - len(self._ready)
+        wanted = len(self._waiting) + spares - len(self._ready)
         while len(self._starting) < min(wanted, self.starts) and self._live < self.cap:
             self._live += 1
             self._starting.add(asyncio.ensure_future(self._start()))

@@ -84,6 +84,8 @@ class ForkBackend(Backend):
         self.limits = limits
         self.output_limit = output_limit
         self.lite = lite
+        self._failed: list[asyncio.Task[None]] = []
+        """The ends of kernels that never became ready."""
         self._lease = Lease(tuple(preload), kernels=not lite, policy=policy)
 
     @property
@@ -107,15 +109,19 @@ class ForkBackend(Backend):
             output_limit=self.output_limit,
             environment={"HOME": str(folder), "TMPDIR": str(folder)},
         )
+        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
+        kernel = Fork(forked, client, folder)
         try:
             await asyncio.shield(noted(forked.ready))
         except BaseException:
-            forked.send_signal(signal.SIGKILL)
+            kernel.kill()
+            self._failed.append(asyncio.ensure_future(kernel.gone()))
             raise
-        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
-        return Fork(forked, client, folder)
+        return kernel
 
     async def close(self) -> None:
+        if self._failed:
+            await asyncio.wait(self._failed)
         await asyncio.to_thread(self._lease.close)
 
 

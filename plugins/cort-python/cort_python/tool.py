@@ -156,7 +156,9 @@ class PythonSession:
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one cell. Raises ``InfrastructureError`` where no kernel can be had. Cancelled, it ends the kernel."""
-        code = call.code if call.code is not None else (call.arguments or {}).get("code")
+        code = call.code
+        if code is None and set(call.arguments or {}) == {"code"}:
+            code = (call.arguments or {})["code"]
         if (fault := self._fault(code)) is not None:
             return ToolResult(Outcome.PROGRAM_ERROR, fault, error=fault)
         assert isinstance(code, str)

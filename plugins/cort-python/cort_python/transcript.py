@@ -108,11 +108,11 @@ class Capture:
         os.set_inheritable(1, True)
         os.set_inheritable(2, True)
 
-    def read(self) -> None:
-        """Put into the transcript what came since the last time."""
+    def read(self) -> str:
+        """Put into the transcript what came since the last time, and give its first part."""
         size = os.fstat(1).st_size
         if not size:
-            return
+            return ""
         keep = 4 * self.transcript.limit  # a character has at most four bytes
         head = os.pread(1, keep, 0).decode(errors="replace")
         tail = os.pread(1, keep, max(keep, size - keep)).decode(errors="replace")
@@ -120,6 +120,7 @@ class Capture:
         self.transcript.total += max(0, size - 2 * keep)
         self.transcript.write(tail)
         self.discard()
+        return head
 
     def discard(self) -> None:
         """Forget what came between two cells."""

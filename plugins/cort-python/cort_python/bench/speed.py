@@ -1,0 +1,247 @@
+"""The rows that are about time."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from jupyter_client.manager import AsyncKernelManager
+
+from cort_framework import OpenContext, Outcome, Task, ToolCall
+from cort_python.bench.rivals import has_smolagents, python, rerun, smolagents_seconds
+from cort_python.bench.stock import OneSpec, stock_kernel
+from cort_python.bench.table import Measure, Row, compare, side_by_side
+from cort_python.calls import Caller
+from cort_python.client import KernelClient, new_context
+from cort_python.provisioner import shared_template
+from cort_python.tool import PythonSession, PythonTool
+
+LIBRARIES = ["numpy", "sympy", "rdkit.Chem"]
+IMPORTS = "import numpy, sympy\nfrom rdkit import Chem\n1 + 1"
+
+SYMPY = (
+    "from sympy import *\nx, y, n = symbols('x y n')",
+    "solve(x**3 - 6*x**2 + 11*x - 6, x)",
+    "integrate(x**2 * exp(-x), (x, 0, oo))",
+    "p = expand((x + 1)**10)\nfactor(p - 1)",
+    "limit(sin(x)/x, x, 0)",
+    "series(cos(x), x, 0, 8)",
+    "simplify((x**3 - 1)/(x - 1))",
+    "factorint(2**67 - 1)",
+    "M = Matrix([[2, 1], [1, 3]])\nM.eigenvals()",
+    "summation(1/n**2, (n, 1, oo))",
+    "diff(sin(x)*exp(x), x, 3)",
+    "solve([x + y - 5, x*y - 6], [x, y])",
+    "nsolve(cos(x) - x, 1)",
+    "M.det() + p.subs(x, 2)",
+    "print(sum(factorint(k).get(2, 0) for k in range(1, 200)))",
+)
+"""A trajectory of fifteen calls; its first three are the trajectory of three."""
+
+TASK = Task("bench", "bench")
+
+
+@asynccontextmanager
+async def opened(**config: object) -> AsyncIterator[PythonTool]:
+    """The tool as a recipe would have it."""
+    tool = PythonTool(PythonTool.Config(**config))
+    try:
+        await tool.open(OpenContext(scratch=Path(".")))
+        yield tool
+    finally:
+        await tool.close()
+
+
+async def run(session: PythonSession, cell: str) -> str:
+    """A cell that has to succeed."""
+    result = await session.call(ToolCall("python", cell))
+    if result.outcome is not Outcome.OK:
+        raise RuntimeError(f"{cell!r} in the bench ended in {result.outcome}: {result.text}")
+    return result.text
+
+
+async def timed(tool: PythonTool, cells: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    async with tool.session(TASK, trajectory_id="bench", seed=0) as session:
+        for cell in cells:
+            await run(session, cell)
+        return time.perf_counter() - begun
+
+
+async def fresh_kernels(rounds: int) -> AsyncIterator[Row]:
+    """A kernel of one's own until its first result, bare and with libraries."""
+    context = new_context()
+    try:
+        for figure, preload, cell, limit in (
+            ("fresh confined kernel to first result, by jupyter-client", [], "1 + 1", 12),
+            ("the same, numpy, sympy and rdkit imported", LIBRARIES, IMPORTS, 20),
+        ):
+            await asyncio.wrap_future(shared_template(tuple(preload)).warm)
+
+            async def ours(preload: list[str] = preload, cell: str = cell) -> float:
+                begun = time.perf_counter()
+                manager = AsyncKernelManager(kernel_name="bench", kernel_spec_manager=OneSpec(preload))
+                await manager.start_kernel()
+                client = KernelClient(context, dict(manager.get_connection_info()))
+                reply = await client.run(cell)
+                seconds = time.perf_counter() - begun
+                client.close()
+                await manager.shutdown_kernel(now=True)
+                assert reply.text == "2", reply
+                return seconds
+
+            yield compare(
+                figure, "cold ipykernel, wait_for_ready", await side_by_side(rounds, ours, cold(cell)), limit
+            )
+    finally:
+        context.destroy(linger=0)
+
+
+def cold(cell: str = "1 + 1") -> Measure:
+    """An ordinary kernel until the result of ``cell``."""
+
+    async def measure() -> float:
+        begun = time.perf_counter()
+        async with stock_kernel() as kernel:
+            await kernel.run(cell)
+            return time.perf_counter() - begun
+
+    return measure
+
+
+async def from_the_pool(rounds: int) -> AsyncIterator[Row]:
+    """A kernel that is ready, and calls to one that is used already."""
+    async with opened(spares=2) as tool, stock_kernel() as stock:
+
+        async def acquired() -> float:
+            while len(tool.pool._ready) < 2 or tool.pool._starting:
+                await asyncio.sleep(0.02)
+            return await timed(tool, ["1 + 1"])
+
+        await timed(tool, ["1 + 1"])
+        times = await side_by_side(rounds, acquired, cold(), repeat=6)
+        yield compare("pool: acquire to first result", "cold ipykernel, wait_for_ready", times, 100)
+
+        async with tool.session(TASK, trajectory_id="warm", seed=0) as session:
+
+            async def warm() -> float:
+                begun = time.perf_counter()
+                await run(session, "1 + 1")
+                return time.perf_counter() - begun
+
+            async def theirs() -> float:
+                begun = time.perf_counter()
+                await stock.run("1 + 1")
+                return time.perf_counter() - begun
+
+            times = await side_by_side(20 * rounds, warm, theirs, repeat=1)
+            yield compare("warm call", "stock ipykernel", times, 0.8, "of the time")
+
+
+async def trajectories(rounds: int) -> AsyncIterator[Row]:
+    """Whole trajectories of sympy."""
+
+    async def stock(cells: Sequence[str]) -> None:
+        async with stock_kernel() as kernel:
+            for cell in cells:
+                await kernel.run(cell)
+
+    async with opened(preload=["sympy", "cort_sympy.warm"] if has_cort("sympy") else ["sympy"]) as tool:
+
+        async def three() -> float:
+            begun = time.perf_counter()
+            await asyncio.gather(*(timed(tool, SYMPY[:3]) for _ in range(8)))
+            return (time.perf_counter() - begun) / 8
+
+        async def stock_three() -> float:
+            begun = time.perf_counter()
+            await asyncio.gather(*(stock(SYMPY[:3]) for _ in range(2)))
+            return (time.perf_counter() - begun) / 2
+
+        times = await side_by_side(rounds, three, stock_three, repeat=1)
+        yield compare("three-call sympy trajectories", "stock ipykernel", times, 12, "more")
+
+        async def fifteen() -> float:
+            return await timed(tool, SYMPY)
+
+        async def again() -> float:
+            begun = time.perf_counter()
+            await rerun(SYMPY)
+            return time.perf_counter() - begun
+
+        few = max(1, rounds // 2)
+        figure = "fifteen-call sympy trajectory"
+        times = await side_by_side(few, fifteen, again, repeat=2)
+        yield compare(figure, "history again in a subprocess", times, 10)
+        if not has_smolagents():
+            note = "smolagents is not installed: pip install smolagents"
+            yield Row(figure, "smolagents' own executor", "≤ 1×", "", note=note)
+            return
+
+        async def smolagents() -> float:
+            return await smolagents_seconds(SYMPY)
+
+        times = await side_by_side(rounds, fifteen, smolagents, repeat=2)
+        note = "without the start of smolagents' process and its import"
+        yield compare(figure, "smolagents' own executor", times, 1.0, "of the time", note)
+
+
+STATELESS = (
+    (
+        "sympy",
+        25,
+        "integrate(sin(x)**2, x, 0, pi)",
+        "from sympy import *; x = symbols('x'); print(integrate(sin(x)**2, (x, 0, pi)))",
+    ),
+    (
+        "rdkit",
+        20,
+        "formula('CCO')",
+        "from rdkit.Chem import MolFromSmiles; from rdkit.Chem.rdMolDescriptors import CalcMolFormula;"
+        " print(CalcMolFormula(MolFromSmiles('CCO')))",
+    ),
+)
+"""Tool, target, the call to the tool, and the program that does the same."""
+
+
+async def stateless(rounds: int) -> AsyncIterator[Row]:
+    """A call to a tool that keeps nothing."""
+    for name, limit, call, program in STATELESS:
+        figure, baseline = f"stateless {name} call", "python -c"
+        if not has_cort(name):
+            yield Row(figure, baseline, f"≥ {limit}×", "", note=f"cort-{name} is not installed")
+            continue
+        async with AsyncExitStack() as stack:
+            caller = Caller(
+                f"cort_{name}.operations:operations.answer",
+                folder=Path("."),
+                timeout_s=30,
+                preload=(f"cort_{name}.warm",),
+            )
+            stack.push_async_callback(caller.close)
+            await caller.open()
+
+            async def ours(caller: Caller = caller, call: str = call) -> float:
+                begun = time.perf_counter()
+                answer = await caller.call({"code": call, "arguments": None, "output_limit": 800})
+                if answer["error"] is not None:
+                    raise RuntimeError(f"{call!r} in the bench: {answer['error']}")
+                return time.perf_counter() - begun
+
+            async def theirs(program: str = program) -> float:
+                begun = time.perf_counter()
+                await python("-c", program)
+                return time.perf_counter() - begun
+
+            yield compare(figure, baseline, await side_by_side(rounds, ours, theirs), limit)
+
+
+def has_cort(name: str) -> bool:
+    """Whether the plugin of that tool is installed; nothing is imported."""
+    from importlib.util import find_spec
+
+    return find_spec(f"cort_{name}") is not None and sys.platform == "linux"
