@@ -47,6 +47,8 @@ class ForkServer:
         self.folder = folder
         self.kernels: dict[int, int] = {}
         """Process id to the owner's id of the kernel."""
+        self.own_descriptors: list[int] = []
+        """What a child has to close."""
         for name in preload:
             importlib.import_module(name)
         if kernels:
@@ -75,9 +77,10 @@ class ForkServer:
             signal.signal(number, lambda *_: None)  # they only wake the loop
         layers = {layer: asdict(state) for layer, state in self.confinement.layers.items()}
         self.send(event="warm", pid=os.getpid(), layers=layers)
-        with selectors.DefaultSelector() as selector:
+        with selectors.EpollSelector() as selector:
             selector.register(self.channel, selectors.EVENT_READ)
             selector.register(wake, selectors.EVENT_READ)
+            self.own_descriptors = [wake, wake_end, selector.fileno()]
             while True:
                 for key, _ in selector.select():
                     if key.fileobj == wake:
@@ -117,6 +120,8 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
+            for descriptor in self.own_descriptors:  # a cell could end the template through them, or make it deaf
+                os.close(descriptor)
             os.setsid()
             if request["op"] == "call":
                 callee.serve(ends[0], request, self.confinement)

@@ -7,6 +7,7 @@ A cell that is refused ends with an exception, or with its process. One that suc
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ THROUGH = "got through"
 
 @dataclass
 class Scene:
-    """What the attacks aim at. Cells see each field as a variable of its name."""
+    """What the attacks aim at. Cells see each public field as a variable of its name."""
 
     outside: str
     """A folder that the owner may write, with the file ``secret``."""
@@ -24,22 +25,27 @@ class Scene:
     """What is in that file, and in the owner's environment under ``CORT_SECRET``."""
     owner: int
     """Process number of whoever runs this."""
-    bystander: int
-    """A process of the owner's."""
-    port: int
-    """A TCP and a UDP port of the owner's that answers."""
     path: str
     """A Unix socket of the owner's, of datagrams."""
     abstract: str
     """The same without a path, for streams."""
+    port: int = 0
+    """A TCP and a UDP port of the owner's that answers."""
+    bystander: int = 0
+    """A process of the owner's."""
     sibling: int = 0
     """Process number of another session's kernel."""
     sibling_folder: str = ""
     heard: int = 0
-    """Bytes and connections that have reached the owner's sockets."""
+    """Messages and connections that have reached the owner's sockets."""
+    _process: subprocess.Popen[bytes] | None = None
 
-    def repair(self) -> None:
-        """Put the file back as it was, so that the next attack finds it."""
+    def set_up(self) -> None:
+        """Put everything where the next attack looks for it."""
+        if not _runs(self.bystander):
+            self.end_bystander()
+            self._process = subprocess.Popen(["sleep", "600"])
+            self.bystander = self._process.pid
         file = Path(self.outside, "secret")
         for other in Path(self.outside).iterdir():
             if other.name not in ("secret", "s"):
@@ -48,6 +54,11 @@ class Scene:
         file.chmod(0o600)
         file.write_text(self.secret)
         self.heard = 0
+
+    def end_bystander(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def harm(self) -> str:
         """What has become of it; empty where all is well."""
@@ -204,7 +215,9 @@ PROCESSES = (
         "reached = []\n"
         "for number in map(int, os.listdir('/proc/self/fd')):\n"
         "    try:\n"
-        "        if stat.S_ISSOCK(os.fstat(number).st_mode):\n"
+        "        mode = os.fstat(number).st_mode\n"
+        "        if stat.S_ISFIFO(mode): reached.append(os.write(number, b'\\x0f'))  # SIGTERM, to a loop that waits\n"
+        "        if stat.S_ISSOCK(mode):\n"
         "            s = socket.socket(fileno=os.dup(number))\n"
         "            if s.type == socket.SOCK_SEQPACKET: reached.append(s.send(request))\n"
         "    except OSError: pass\n"

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -44,38 +43,35 @@ async def run_attacks(
     config: PythonTool.Config | None = None, attacks: Sequence[Attack] = ATTACKS
 ) -> tuple[dict[Layer, State], list[Trial]]:
     """The layers in force, and what became of each attack. Raises ``InfrastructureError`` where no kernel starts."""
-    trials = []
     async with staged() as scene, opened(config or PythonTool.Config(timeout_s=10, memory_mb=256)) as tool:
-        async with session(tool) as sibling:
-            scene.sibling_folder, scene.sibling = await _where(sibling)
-            for attack in attacks:
-                if harm := scene.harm():
-                    raise RuntimeError(f"before the attack '{attack.name}': {harm}")
-                trials.append(await _attack(tool, scene, attack))
+        trials = [await _attack(tool, scene, attack) for attack in attacks]
         return layers_of(tool), trials
 
 
 async def _attack(tool: PythonTool, scene: Scene, attack: Attack) -> Trial:
-    aims = "\n".join(f"{field.name} = {getattr(scene, field.name)!r}" for field in fields(scene))
+    scene.set_up()
     begun = time.monotonic()
+    said = harm = ""
     try:
-        async with session(tool) as attacker:
+        async with session(tool) as sibling, session(tool) as attacker:
+            scene.sibling_folder, scene.sibling = await _where(sibling)
+            names = [field.name for field in fields(scene) if not field.name.startswith("_")]
+            aims = "\n".join(f"{name} = {getattr(scene, name)!r}" for name in names)
             await attacker.call(ToolCall("python", aims))
             result = await attacker.call(ToolCall("python", f"{attack.code}\nprint({THROUGH!r})"))
-        said, through = last_line(result), result.text.endswith(THROUGH)
-        harm = ""
+            await asyncio.sleep(0.02)  # what has been set going outside takes a moment
+            harm = scene.harm()
+        said = last_line(result)
     except InfrastructureError as error:
-        said, through, harm = "", True, str(error.message)
-    seconds = time.monotonic() - begun
+        harm = error.message
     if attack.at_end is not None:
-        for _ in range(40):  # what is ended takes a moment to be gone
+        for _ in range(40):
             if not (harm := attack.at_end(scene)):
                 break
             await asyncio.sleep(0.05)
         said = said or "ended with its session"
-    harm = harm or scene.harm()
-    scene.repair()
-    if not through and not harm:
+    seconds = time.monotonic() - begun
+    if said != THROUGH and not harm:
         return Trial(attack.name, True, said, seconds)
     weak = [f"{layer}: {state}" for layer, state in layers_of(tool).items() if _weak(attack, layer, state)]
     return Trial(attack.name, False, "; ".join([harm or THROUGH, *weak]), seconds)
@@ -156,9 +152,8 @@ async def staged() -> AsyncIterator[Scene]:
     """A file, a process, sockets and a secret of the owner's."""
     outside = tempfile.mkdtemp(prefix="cort-outside-")
     secret = f"secret-{secrets.token_hex(8)}"
-    bystander = subprocess.Popen(["sleep", "600"])
     loop = asyncio.get_running_loop()
-    scene = Scene(outside, secret, os.getpid(), bystander.pid, 0, f"{outside}/s", f"cort-{secret}")
+    scene = Scene(outside, secret, os.getpid(), f"{outside}/s", f"cort-{secret}")
 
     def heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         scene.heard += 1
@@ -174,7 +169,6 @@ async def staged() -> AsyncIterator[Scene]:
     udp, _ = await loop.create_datagram_endpoint(lambda: _Ear(scene), ("127.0.0.1", scene.port))
     unix, _ = await loop.create_datagram_endpoint(lambda: _Ear(scene), sock=datagrams)
     os.environ["CORT_SECRET"] = secret
-    scene.repair()
     try:
         yield scene
     finally:
@@ -183,7 +177,6 @@ async def staged() -> AsyncIterator[Scene]:
             transport.close()
         for one in (server, listener):
             one.close()
-        bystander.kill()
-        bystander.wait()
+        scene.end_bystander()
         with suppress(OSError):
             shutil.rmtree(outside)
