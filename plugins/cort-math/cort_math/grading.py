@@ -1,25 +1,23 @@
-"""Comparing answers: at once where both are plain, else in a worker process that can be killed."""
+"""Comparing answers: at once where both are plain, else in a process of its own that can be killed."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import re
-import select
-import signal
-import subprocess
-import sys
+import tempfile
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-STARTUP_SECONDS = 120.0
-"""For a worker to import its libraries, on however busy a machine."""
+from cort_python.calls import CallDied, Caller, CallRaised
+
+T = TypeVar("T")
 
 
 class GradingError(Exception):
-    """An answer could not be compared: the comparison ran away, or its worker broke."""
+    """An answer could not be compared: the comparison ran away, or its process broke."""
 
 
 # --- plain answers ----------------------------------------------------------------------------------------------
@@ -53,101 +51,54 @@ def quick(gold: str, answer: str) -> bool | None:
     return False if expected.denominator == given.denominator == 1 else None
 
 
-# --- workers ----------------------------------------------------------------------------------------------------
-class _Worker:
-    """One child process, used by one thread at a time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._process = subprocess.Popen(
-            # -P: a file of the working directory must not shadow a library
-            [sys.executable, "-P", "-m", "cort_math.worker", str(seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt from the terminal is the parent's affair
-        )
-        self._receive(STARTUP_SECONDS)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        """The reply's value. Raises ``GradingError``, after which the worker may be dead."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is found out at its missing reply
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        # The worker ends itself at its limit, which is on processor time; this one is for a worker that hangs.
-        return self._receive(10 * self._seconds + 30).get("value")
-
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        stdout = self._process.stdout
-        assert stdout is not None
-        poll = select.poll()
-        poll.register(stdout, select.POLLIN)
-        answered = poll.poll(seconds * 1000)
-        line = stdout.readline() if answered else b""
-        if not line:
-            code = self.close()
-            if not answered or code == -signal.SIGPROF:
-                raise GradingError(f"the comparison did not end within {self._seconds:g} s and was killed")
-            raise GradingError(f"the grading process ended unexpectedly (exit code {code})")
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise GradingError(str(reply["error"]))
-        return reply
-
-    def close(self) -> int:
-        """Kill it, and its exit code; it holds nothing worth saving."""
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        return self._process.wait()
-
-
+# --- comparisons ------------------------------------------------------------------------------------------------
 class Grader:
-    """A pool of workers, each started when it is first needed and again after it was killed."""
+    """Compares in processes of calls, ``concurrency`` at a time, each limited to ``timeout_s`` seconds of processor time:
+    a busy machine must not change a score. Nothing is started before it is needed."""
 
-    def __init__(self, workers: int = 1, timeout_s: float = 5.0) -> None:
+    def __init__(self, concurrency: int = 1, timeout_s: float = 5.0) -> None:
+        self._concurrency = concurrency
         self._timeout = timeout_s
-        self._idle: list[_Worker] = []
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="cort-math")
+        self._caller: Caller | None = None
 
     async def correct(self, gold: str, answer: str) -> bool:
         """Whether the two mean the same. Raises ``GradingError``."""
         known = quick(gold, answer)
-        if known is not None:
-            return known
-        return bool(
-            await asyncio.wrap_future(self._threads.submit(self._ask, {"gold": gold, "answer": answer}))
-        )
+        return await self._ask({"gold": gold, "answer": answer}) if known is None else known
 
     def readable(self, gold: str) -> bool:
         """Whether ``gold`` can be compared with anything. Blocks; raises ``GradingError``."""
-        return plain_number(gold) is not None or bool(
-            self._threads.submit(self._ask, {"gold": gold}).result()
-        )
+        return plain_number(gold) is not None or blocking(self._ask({"gold": gold}))
 
-    def _ask(self, request: dict[str, Any]) -> Any:
-        """Runs in one of the threads, of which there are as many as there may be workers."""
+    async def _ask(self, request: dict[str, Any]) -> bool:
+        if self._caller is None:
+            self._caller = Caller(
+                "cort_math.comparison:answer",
+                folder=Path(tempfile.gettempdir()),
+                timeout_s=10 * self._timeout + 30,  # for what hangs without working
+                cpu_s=self._timeout,
+                memory_mb=2048,
+                concurrency=self._concurrency,
+            )
         try:
-            worker = self._idle.pop()
-        except IndexError:
-            worker = _Worker(self._timeout)
-        if not worker.alive:
-            worker.close()
-            worker = _Worker(self._timeout)
-        try:
-            return worker.ask(request)
-        finally:
-            if worker.alive:
-                self._idle.append(worker)
+            return bool(await self._caller.call(request))
+        except TimeoutError:
+            raise GradingError(
+                f"the comparison did not end within {self._timeout:g} s and was killed"
+            ) from None
+        except CallDied as death:
+            raise GradingError(f"the grading process ended unexpectedly ({death})") from None
+        except CallRaised as error:
+            raise GradingError(str(error)) from None
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
+        """Blocks."""
+        if self._caller is not None:
+            blocking(self._caller.close())
+            self._caller = None
+
+
+def blocking(work: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, for a caller that cannot await, whatever loop runs in its thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

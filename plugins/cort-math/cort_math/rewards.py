@@ -24,14 +24,14 @@ class AnswerReward(RewardFunction):
     class Config(PluginConfig):
         timeout_s: PositiveFloat = 5.0
         """Seconds of processor time for one comparison, after which its process is killed."""
-        workers: PositiveInt = 1
-        """Comparisons at the same time, each in a process of about 100 MB. None is started for plain numbers."""
+        concurrency: PositiveInt = 1
+        """Comparisons at the same time, each in a process of its own. Plain numbers need none."""
 
     config: Config
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
-        self._grader = Grader(self.config.workers, self.config.timeout_s)
+        self._grader = Grader(self.config.concurrency, self.config.timeout_s)
 
     async def score(self, trajectory: Trajectory) -> float | None:
         gold = trajectory.task.answer

@@ -1,7 +1,7 @@
 """The child's side of a call: read a value, run a function on it under limits, write the answer, end.
 
-The answer is one line of JSON, ``{"value": …}`` or ``{"raised": …}``. A line that is not there says that the process
-died. ``serve`` is what a fork of the template does; ``python -m cort_python.callee OPTIONS`` is an ordinary process
+The answer is one line of JSON: ``{"value": …}``, ``{"raised": …}``, or ``{"failed": …}`` where the process could not be
+put under its limits. A line that is not there says that the process died. ``serve`` is what a fork of the template does; ``python -m cort_python.callee OPTIONS`` is an ordinary process
 that does the same.
 """
 
@@ -31,10 +31,14 @@ def serve(channel: socket.socket, options: dict[str, Any], confinement: Confinem
         os.dup2(channel.fileno(), 3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))
         with socket.socket(fileno=3) as only, only.makefile("rb") as request:
-            limits = Limits(memory_mb=options["memory_mb"], file_mb=0, alone=True)
-            confinement.enter(limits, None)
-            confinement.seal(limits)
-            limit(options)
+            try:
+                limits = Limits(memory_mb=options["memory_mb"], file_mb=0, alone=True)
+                confinement.enter(limits, None)
+                confinement.seal(limits)
+                limit(options)
+            except Exception as error:  # nobody's call is to blame
+                only.sendall(line("failed", error))
+                os._exit(1)
             only.sendall(answer(options["target"], request.read()))
         status = 0
     finally:
@@ -57,10 +61,16 @@ def function(target: str) -> Any:
 
 def answer(target: str, request: bytes) -> bytes:
     try:
-        line = json.dumps({"value": function(target)(json.loads(request))})
-    except Exception as error:
-        line = json.dumps({"raised": f"{type(error).__name__}: {error}".removesuffix(": ")})
-    return line.encode() + b"\n"
+        return line("value", function(target)(json.loads(request)))
+    except BaseException as error:  # exit() included
+        return line("raised", error)
+
+
+def line(kind: str, value: Any) -> bytes:
+    """One line of JSON; an exception as its class and text."""
+    if isinstance(value, BaseException):
+        value = f"{type(value).__name__}: {value}".removesuffix(": ")
+    return json.dumps({kind: value}).encode() + b"\n"
 
 
 def main() -> None:
@@ -69,7 +79,7 @@ def main() -> None:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != options["parent"]:
         return
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get into the answer
     try:
         for name in options["preload"]:
@@ -81,6 +91,7 @@ def main() -> None:
         answers.write(f"{type(error).__name__}: {error}\n".encode())
         return
     answers.write(b"ready\n")
+    answers.flush()
     answers.write(answer(options["target"], sys.stdin.buffer.read()))
 
 

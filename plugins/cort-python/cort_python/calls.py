@@ -96,6 +96,8 @@ class Caller:
                 raise TimeoutError
             raise CallDied(describe_exit(status))
         reply = json.loads(answer)
+        if "failed" in reply:
+            raise InfrastructureError(f"the process of a call could not be confined: {reply['failed']}")
         if "raised" in reply:
             raise CallRaised(reply["raised"])
         return reply["value"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -114,49 +115,103 @@ def test_a_comparison_that_runs_away_is_killed_costs_one_sample_and_says_so() ->
     with_grader(work, timeout_s=1.0)
 
 
-def test_a_worker_that_was_killed_from_outside_is_replaced() -> None:
+RUNAWAYS = [
+    "9^{9^{9^{9}}}",
+    "((10^{9})!)!",
+    "\\binom{10^{12}}{5 \\cdot 10^{11}}",
+    "\\sum_{k=1}^{10^{15}} \\frac{\\sin(k)}{k}",
+    "(1 + \\sqrt{2})^{10^{8}}",
+    "\\int_{0}^{1} x^{x^{x^{x}}} dx",
+    "(x + y + z + w)^{400}",
+    "\\sqrt{" * 300 + "2" + "}" * 300,
+    "(" * 4000 + "1" + ")" * 4000,
+    "\\frac{1}{" * 400 + "2" + "}" * 400,
+    "1" * 100_000 + "^{" + "7" * 50_000 + "}",
+    "\\{" + ", ".join(f"\\sqrt{{{n}}}" for n in range(2, 400)) + "\\}",
+]
+"""Answers that a model may well write and that computer algebra may not come back from."""
+
+
+def test_no_answer_can_hang_or_end_the_run_and_the_next_comparison_is_right() -> None:
+    async def work(grader: Grader) -> None:
+        for answer in RUNAWAYS:
+            for gold, said in (("\\sqrt{2}", answer), (answer, "\\sqrt{2}+1")):
+                try:
+                    async with asyncio.timeout(60):
+                        assert await grader.correct(gold, said) is False
+                except GradingError:
+                    pass
+        assert await grader.correct("\\frac{1}{2}", "2/4")
+
+    with_grader(work, workers=2, timeout_s=0.5)
+
+
+def test_an_answer_is_text_and_not_a_program(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    program = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+
+    async def work(grader: Grader) -> None:
+        for answer in (program, f"\\text{{{program}}}", f"${program}$"):
+            with contextlib.suppress(GradingError):
+                assert not await grader.correct("x + 1", answer)
+
+    with_grader(work)
+    assert not mark.exists()
+
+
+def test_a_template_that_was_killed_from_outside_is_replaced() -> None:
     async def work(grader: Grader) -> None:
         assert await grader.correct("\\frac{1}{2}", "2/4")
-        os.kill(grader._idle[0]._process.pid, signal.SIGKILL)
-        grader._idle[0]._process.wait()
+        (template,) = children()
+        os.kill(template, signal.SIGKILL)
+        while _runs(template):
+            await asyncio.sleep(0.01)
         assert await grader.correct("\\frac{1}{2}", "2/4")
 
     with_grader(work)
 
 
-def test_several_comparisons_run_at_the_same_time_each_with_its_own_worker() -> None:
+def test_several_comparisons_run_at_the_same_time_each_in_its_own_process() -> None:
     async def work(grader: Grader) -> None:
         pairs = [("\\frac{1}{2}", f"{n}/{2 * n}") for n in range(1, 9)] + [
             ("\\frac{1}{2}", f"{n}/7") for n in range(1, 9)
         ]
         results = await asyncio.gather(*(grader.correct(*pair) for pair in pairs))
         assert results == [True] * 8 + [False] * 8
-        assert len(grader._idle) == 2
 
-    with_grader(work, workers=2)
+    with_grader(work, workers=4)
 
 
-def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
+def children() -> set[int]:
+    """The template processes of this one."""
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
+
+
+def test_no_comparison_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from cort_math.grading import Grader\n"
-        "import time\n"
-        "grader = Grader(timeout_s=2)\n"
+        "grader = Grader(timeout_s=60)\n"
         "grader.readable('x+1')\n"
-        "print(grader._idle[0]._process.pid, flush=True)\n"
-        "try:\n    grader._ask({'gold': '1', 'answer': '9^{9^{9^{9}}}'})\n"
-        "finally:\n    time.sleep(60)\n"
+        "print(*open('/proc/self/task/' + __import__('os').listdir('/proc/self/task')[-1] + '/children').read().split(),"
+        " flush=True)\n"
+        "grader.readable('9^{9^{9^{9}}}')\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
+    template = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
     parent.stdout.close()
     give_up = time.monotonic() + 90
-    while _runs(worker) and time.monotonic() < give_up:
+    while _runs(template) and time.monotonic() < give_up:
         time.sleep(0.05)
-    assert not _runs(worker)
+    assert not _runs(template)
 
 
 def _runs(pid: int) -> bool:
@@ -173,10 +228,10 @@ def test_plain_integers_are_decided_without_computer_algebra(a: int, b: int) -> 
     assert quick(str(a), f" ${a}.0$ ") is True
 
 
-def test_plain_numbers_start_no_worker() -> None:
+def test_plain_numbers_start_no_process() -> None:
     async def work(grader: Grader) -> None:
         assert all([await grader.correct(str(n), f"{n:,}") for n in range(0, 50_000, 7)])
-        assert grader._idle == []
+        assert children() == set()
 
     with_grader(work)
 
