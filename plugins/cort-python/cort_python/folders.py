@@ -16,6 +16,10 @@ MAX_SOCKET_PATH = 90
 KERNEL_OPTIONS = "CORT_KERNEL"
 """Environment variable through which a cold kernel gets its options, as JSON."""
 
+WORK = "work"
+"""Within a session's folder, the one that its code begins in. The session's sockets are beside it, where code that lists
+its folder does not find them."""
+
 _KEPT = (
     "PATH",
     "LANG",

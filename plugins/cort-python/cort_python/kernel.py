@@ -43,6 +43,7 @@ from traitlets import Type  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
 
+from cort_python.folders import WORK  # noqa: E402
 from cort_python.outcomes import NO_INSTALL  # noqa: E402
 from cort_python.seeding import seed  # noqa: E402
 from cort_python.tracebacks import describe, format_traceback, headline  # noqa: E402
@@ -331,6 +332,9 @@ def serve(
     kernel.stdin_socket = bind(zmq.ROUTER, "stdin")
     kernel.control_thread = control
     kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), control.io_loop)
+    if options.get("work"):
+        os.mkdir(WORK)
+        os.chdir(WORK)
     kernel.settle_in(options["output_limit"])
     for name in ("stdout", "stderr"):
         stream = CellStream(session, iopub, name, watchfd=False)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from cort_python.folders import WORK
 from cort_python.seeding import seed
 from cort_python.tracebacks import describe, format_traceback, headline
 from cort_python.transcript import Capture, Transcript, clip
@@ -138,6 +139,8 @@ def leave(code: object = None) -> None:
 def serve(path: str, options: dict[str, Any], ready: Callable[[], None]) -> None:
     """Answer the one client that connects to the Unix socket at ``path``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.mkdir(WORK)
+    os.chdir(WORK)
     session = LiteSession(options["output_limit"])
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

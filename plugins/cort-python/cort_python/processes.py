@@ -20,7 +20,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import InfrastructureError
 from cort_python.client import Client, KernelClient, LiteClient, ipc_connection
-from cort_python.folders import KERNEL_OPTIONS, clean_environment, new_root, remove_tree
+from cort_python.folders import KERNEL_OPTIONS, WORK, clean_environment, new_root, remove_tree
 from cort_python.isolation import Layer, Limits, Policy, State
 from cort_python.leases import Lease
 from cort_python.outcomes import describe_exit
@@ -107,17 +107,18 @@ class ForkBackend(Backend):
             folder,
             limits=self.limits,
             output_limit=self.output_limit,
-            environment={"HOME": str(folder), "TMPDIR": str(folder)},
+            work=True,
+            environment=dict.fromkeys(("HOME", "TMPDIR"), str(folder / WORK)),
         )
-        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
-        kernel = Fork(forked, client, folder)
         try:
             await asyncio.shield(noted(forked.ready))
         except BaseException:
-            kernel.kill()
-            self._failed.append(asyncio.ensure_future(kernel.gone()))
+            forked.send_signal(signal.SIGKILL)
+            self._failed.append(asyncio.ensure_future(gone(noted(forked.exited), folder)))
             raise
-        return kernel
+        # not before: who connects to what is not there yet is made to wait
+        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
+        return Fork(forked, client, folder)
 
     async def close(self) -> None:
         if self._failed:
@@ -130,6 +131,13 @@ def noted(future: Future[int]) -> asyncio.Future[int]:
     here = asyncio.wrap_future(future)
     here.add_done_callback(lambda done: done.cancelled() or done.exception())
     return here
+
+
+async def gone(exited: asyncio.Future[int], folder: Path) -> None:
+    """Wait for a kernel's end and remove its folder."""
+    with suppress(InfrastructureError):
+        await asyncio.shield(exited)
+    await asyncio.to_thread(remove_tree, folder)
 
 
 class Fork(Kernel):
@@ -147,9 +155,7 @@ class Fork(Kernel):
         self.forked.send_signal(signal.SIGKILL)
 
     async def gone(self) -> None:
-        with suppress(InfrastructureError):
-            await asyncio.shield(self.exited)
-        await asyncio.to_thread(remove_tree, self.folder)
+        await gone(self.exited, self.folder)
 
 
 # --- cold -------------------------------------------------------------------------------------------------------
@@ -175,7 +181,8 @@ class LocalBackend(Backend):
 
     async def start(self) -> Kernel:
         folder = self.root / f"{next(_numbers):06}"
-        folder.mkdir()
+        work = folder / WORK
+        work.mkdir(parents=True)
         manager = AsyncKernelManager(
             kernel_name="cort-local",
             kernel_spec_manager=ColdSpec(),
@@ -184,10 +191,10 @@ class LocalBackend(Backend):
         )
         manager.ip = "127.0.0.1" if sys.platform == "win32" else str(folder / "k")
         environment = {
-            **clean_environment(folder),
+            **clean_environment(work),
             KERNEL_OPTIONS: json.dumps(self.options),
         }
-        launching = asyncio.ensure_future(manager.start_kernel(env=environment, cwd=str(folder)))
+        launching = asyncio.ensure_future(manager.start_kernel(env=environment, cwd=str(work)))
         try:
             await asyncio.shield(launching)
         except asyncio.CancelledError:
@@ -235,6 +242,5 @@ class Cold(Kernel):
         self.process.kill()
 
     async def gone(self) -> None:
-        await asyncio.shield(self.exited)
+        await gone(self.exited, self.folder)
         self.manager.cleanup_connection_file()
-        await asyncio.to_thread(remove_tree, self.folder)
