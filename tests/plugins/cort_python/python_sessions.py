@@ -15,8 +15,10 @@ TASK = Task("task", "prompt")
 
 
 @asynccontextmanager
-async def opened(scratch: Path, **config: object) -> AsyncIterator[PythonTool]:
-    tool = PythonTool(PythonTool.Config(**config))
+async def opened(
+    scratch: Path, tool: PythonTool | None = None, **config: object
+) -> AsyncIterator[PythonTool]:
+    tool = tool or PythonTool(PythonTool.Config(**config))
     try:
         await tool.open(OpenContext(scratch=scratch))
         yield tool

@@ -60,3 +60,26 @@ def test_a_stock_jupyter_client_starts_uses_restarts_and_ends_a_forked_kernel(
         client.stop_channels()
         kernels.shutdown_kernel()
     assert not kernels.is_alive()
+
+
+def test_nbclient_runs_a_notebook_in_a_forked_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    monkeypatch.chdir(tmp_path)
+    sources = ("x = 6", "print('printed')\nx * 7", "display(x)", "!echo shell", "1 / 0", "'after'")
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    client = nbclient.NotebookClient(notebook, km=manager(tmp_path, "ipc"), allow_errors=True, timeout=60)
+    client.execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+    assert outputs[0] == []
+    assert [(o.output_type, o.get("text") or o.data["text/plain"]) for o in outputs[1]] == [
+        ("stream", "printed\n"),
+        ("execute_result", "42"),
+    ]
+    assert outputs[2][0].data["text/plain"] == "6"
+    assert outputs[3][0].text == "shell\n"
+    assert outputs[4][0].ename == "ZeroDivisionError"
+    assert outputs[5][0].data["text/plain"] == "'after'"

@@ -70,7 +70,7 @@ REPLAYED = (
         "print(len(set(open('r').read().split())))",
         "1",
     ),
-    ("f = open('log', 'a')", "f.write('once '); f.flush()", "print(open('log').read())", "once"),
+    ("f = open('log', 'a')", "f.write('once '); f.flush()", "print(open('log').read().strip())", "once"),
     ("e = 0.5\nprint('absolute error', e)", "e += 1", "print(e)", "1.5"),
     ("values = []\nvalues.append(1)\nvalues[5]", "values.append(2)", "print(values)", "[1, 2]"),
 )
