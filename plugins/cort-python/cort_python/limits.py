@@ -30,7 +30,7 @@ def libc() -> Any:
 
 def look_up() -> None:
     """Find the functions that confinement calls."""
-    for name in ("prctl", "capset", "syscall", "unshare"):
+    for name in ("prctl", "capset", "syscall", "unshare", "mount"):
         getattr(libc(), name)
 
 

@@ -305,7 +305,7 @@ words = seccomp._TABLES[platform.machine()][2].split()
 unshare = int(words[words.index("unshare") + 1])
 code = [(0x20, 0, 0, 0), (0x15, 0, 1, unshare), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
 no_new_privileges()
-seccomp.install(b"".join(struct.pack("HBBI", *instruction) for instruction in code))
+seccomp.Filter(b"".join(struct.pack("HBBI", *instruction) for instruction in code)).install()
 print(json.dumps(examine(attacks=False, hangs=False)["layers"]["namespaces"]))
 """
 

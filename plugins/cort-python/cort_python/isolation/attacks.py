@@ -153,7 +153,7 @@ NETWORK = (
     ),
     Attack(
         "connect to another session's kernel",
-        "import os, socket\nsocket.socket(socket.AF_UNIX).connect(sibling_folder + '/k-1')",
+        "import os, socket\nsocket.socket(socket.AF_UNIX).connect(os.path.dirname(sibling_folder) + '/k-1')",
         "seccomp privileges",
     ),
     Attack(

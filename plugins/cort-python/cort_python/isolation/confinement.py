@@ -38,8 +38,7 @@ class Confinement:
         self.policy = policy
         self.parent = os.getpid()
         self.abi = landlock.version()
-        self.readable = readable_paths(policy.readable)
-        self._filters: dict[bool, bytes] = {}
+        self._filters: dict[bool, seccomp.Filter] = {}
         """By whether the process is to be alone; none where a filter has to name its process."""
         python = (sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
         self.open_to_others = all(map(readable_by_others, python)) and reachable_by_others(folder)
@@ -55,7 +54,11 @@ class Confinement:
             self.layers["seccomp"] = State(False, reason)
         self.layers.update(around)
         if self.in_force("seccomp") and self.in_force("landlock") and self.abi >= SCOPES:
-            self._filters = {alone: seccomp.program(alone=alone) for alone in (False, True)}
+            self._filters = {alone: seccomp.Filter(seccomp.program(alone=alone)) for alone in (False, True)}
+        if self.in_force("landlock"):
+            self._rules = landlock.Ruleset(
+                readable_paths(policy.readable), _DEVICES, abi=self.abi, listens=policy.foreign
+            )
         self._try_out()
         own.look_up()  # here, once, and not in each child
 
@@ -95,18 +98,19 @@ class Confinement:
             if os.getppid() != self.parent:
                 os._exit(1)
         if self.in_force("landlock"):
-            writable = [*_DEVICES, *([folder] if folder else []), *([SHARED_MEMORY] if shared else [])]
-            landlock.restrict(self.readable, writable, abi=self.abi, listens=self.policy.foreign)
+            self._rules.restrict(*([folder] if folder else []), *([SHARED_MEMORY] if shared else []))
 
     def seal(self, limits: Limits) -> None:
         """Once its sockets are bound: the filter of system calls, on all threads, and the limit of memory."""
         if self.in_force("seccomp"):
-            seccomp.install(self._filter(limits.alone))
+            self._filter(limits.alone).install()
         if self.in_force("rlimits"):
             own.limit_memory(limits.memory_mb)
 
-    def _filter(self, alone: bool) -> bytes:
-        return self._filters.get(alone) or seccomp.program(alone=alone, signals_to=os.getpid())
+    def _filter(self, alone: bool) -> seccomp.Filter:
+        return self._filters.get(alone) or seccomp.Filter(
+            seccomp.program(alone=alone, signals_to=os.getpid())
+        )
 
     # --- in the template --------------------------------------------------------------------------------------
     def _try_out(self) -> None:
@@ -122,8 +126,8 @@ class Confinement:
         attempts: dict[Layer, Callable[[], None]] = {
             "rlimits": lambda: own.limit_resources(1, 1, 16),
             "privileges": own.keep_capabilities,
-            "landlock": lambda: landlock.restrict(self.readable, (), abi=self.abi, listens=False),
-            "seccomp": lambda: seccomp.install(self._filter(alone=False)),
+            "landlock": lambda: self._rules.restrict(),
+            "seccomp": lambda: self._filter(alone=False).install(),
         }
         states: dict[Layer, State] = {
             "rlimits": State(True, "", self._uncounted(root)),

@@ -138,13 +138,18 @@ def program(*, alone: bool = False, signals_to: int | None = None) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in [*code, _allow])
 
 
-def install(filter: bytes) -> None:
-    """Put the filter before every thread of this process and all that they start. After ``no_new_privileges``.
-    Raises ``OSError``."""
-    instructions = ctypes.create_string_buffer(filter, len(filter))
-    header = struct.pack("HxxxxxxP", len(filter) // 8, ctypes.addressof(instructions))
-    for_all_threads = 1
-    number = _TABLES[platform.machine()][1]
-    refused = checked(libc().syscall(number, 1, for_all_threads, header), "seccomp")
-    if refused:
-        raise OSError(errno.ESRCH, f"seccomp: thread {refused} does not take the filter")
+class Filter:
+    """An assembled program, ready to be installed by a child without another copy of it."""
+
+    def __init__(self, program: bytes) -> None:
+        self._instructions = ctypes.create_string_buffer(program, len(program))
+        self._header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._instructions))
+        self._number = _TABLES[platform.machine()][1]
+
+    def install(self) -> None:
+        """Put it before every thread of this process and all that they start. After ``no_new_privileges``. Raises
+        ``OSError``."""
+        for_all_threads = 1
+        refused = checked(libc().syscall(self._number, 1, for_all_threads, self._header), "seccomp")
+        if refused:
+            raise OSError(errno.ESRCH, f"seccomp: thread {refused} does not take the filter")

@@ -95,7 +95,7 @@ def mount(
     source: str | None, target: str, flags: int, kind: str | None = None, options: str | None = None
 ) -> None:
     texts = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
-    checked(libc().mount(*texts[:3], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
+    checked(libc().mount(*texts[:3], flags, texts[3]), f"mount {target}")
 
 
 def _set_attributes(path: str, on: int, off: int, *, recursive: bool = False) -> None:
