@@ -25,21 +25,22 @@ def serve(channel: socket.socket, options: dict[str, Any], confinement: Confinem
     there is nowhere to write and nothing to execute."""
     status = 1
     try:
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(null, number)  # what a library prints goes nowhere
-        os.dup2(channel.fileno(), 3)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-        with socket.socket(fileno=3) as only, only.makefile("rb") as request:
-            try:
-                limits = Limits(memory_mb=options["memory_mb"], file_mb=0, alone=True)
-                confinement.enter(limits, None)
-                confinement.seal(limits)
-                limit(options)
-            except Exception as error:  # nobody's call is to blame
-                only.sendall(line("failed", error))
-                os._exit(1)
-            only.sendall(answer(options["target"], request.read()))
+        try:
+            limits = Limits(memory_mb=options["memory_mb"], file_mb=0, alone=True)
+            null = os.open(os.devnull, os.O_RDWR)
+            confinement.enter(limits, None)
+            for number in range(3):
+                os.dup2(null, number)  # what a library prints goes nowhere
+            os.dup2(channel.fileno(), 3)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            channel = socket.socket(fileno=3)
+            confinement.seal(limits)
+            limit(options)
+        except Exception as error:  # nobody's call is to blame
+            channel.sendall(line("failed", error))
+            os._exit(1)
+        with channel.makefile("rb") as request:
+            channel.sendall(answer(options["target"], request.read()))
         status = 0
     finally:
         os._exit(status)

@@ -29,6 +29,9 @@ from cort_python.template import ForkedKernel, can_fork
 MAX_ANSWER = 2**26
 """Bytes of an answer; a child that writes more is ended."""
 
+MAX_SPARES = 4
+"""Processes that wait for a call, at most."""
+
 START_TIMEOUT_S = 120
 """For an ordinary process to import what it needs, on however busy a machine."""
 
@@ -63,13 +66,15 @@ class Caller:
         backend: Literal["auto", "fork", "cold"] = "auto",
     ) -> None:
         self.timeout_s = timeout_s
-        self.limits = {"target": target, "cpu_s": cpu_s, "memory_mb": memory_mb}
         self._places = asyncio.Semaphore(concurrency)
         preload = tuple(dict.fromkeys((*preload, target.partition(":")[0])))
         fork = backend == "fork" or (backend == "auto" and can_fork())
-        self._backend: Backend = (
-            ForkedCalls(preload, policy or Policy()) if fork else ColdCalls(preload, folder)
-        )
+        limits = {"target": target, "cpu_s": cpu_s, "memory_mb": memory_mb}
+        self._backend: Backend
+        if fork:
+            self._backend = ForkedCalls(preload, limits, policy or Policy(), min(concurrency, MAX_SPARES))
+        else:
+            self._backend = ColdCalls(preload, limits, folder)
 
     async def open(self) -> None:
         """Wait until calls are quick. Raises ``InfrastructureError`` where they cannot be made."""
@@ -85,7 +90,7 @@ class Caller:
         ``InfrastructureError`` where no process is to be had. Cancelled, it leaves nothing behind."""
         request = json.dumps(value).encode()
         async with self._places:
-            child = await self._backend.start(self.limits)
+            child = await self._backend.start()
             try:
                 async with asyncio.timeout(self.timeout_s):
                     answer, status = await child.answer(request)
@@ -130,7 +135,8 @@ class Backend(ABC):
         return {}
 
     @abstractmethod
-    async def start(self, limits: dict[str, Any]) -> Child: ...
+    async def start(self) -> Child:
+        """A process for one call."""
 
     async def close(self) -> None:  # noqa: B027 - only where there is something to close
         """End what ``warm`` began."""
@@ -138,10 +144,15 @@ class Backend(ABC):
 
 # --- forked -----------------------------------------------------------------------------------------------------
 class ForkedCalls(Backend):
-    """Forks of a template that all tools with the same preloads share."""
+    """Forks of a template that all tools with the same preloads share. A few wait, confined and with nothing read yet, so
+    that a call finds its process ready; each still serves one call."""
 
-    def __init__(self, preload: tuple[str, ...], policy: Policy) -> None:
+    def __init__(self, preload: tuple[str, ...], limits: dict[str, Any], policy: Policy, spares: int) -> None:
         self._lease = Lease(preload, kernels=False, policy=policy)
+        self._limits = limits
+        self._count = spares
+        self._spares: list[ForkedChild] = []
+        self._closed = False
 
     @property
     def layers(self) -> dict[Layer, State]:
@@ -149,18 +160,38 @@ class ForkedCalls(Backend):
 
     async def warm(self) -> None:
         await asyncio.shield(asyncio.wrap_future(self._lease.template.warm))
+        self._fill()
 
-    async def start(self, limits: dict[str, Any]) -> Child:
-        await self.warm()
+    async def start(self) -> Child:
+        await asyncio.shield(asyncio.wrap_future(self._lease.template.warm))
+        child = self._spares.pop(0) if self._spares else None
+        if child is None or not child.alive:
+            child = self._fork()
+        asyncio.get_running_loop().call_soon(self._fill)  # once the call is on its way
+        return child
+
+    def _fork(self) -> ForkedChild:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                return ForkedChild(ours, self._lease.template.call(theirs, **limits))
+                return ForkedChild(ours, self._lease.template.call(theirs, **self._limits))
         except BaseException:
             ours.close()
             raise
 
+    def _fill(self) -> None:
+        """Have as many spares as there should be."""
+        for child in [child for child in self._spares if not child.alive]:
+            self._spares.remove(child)
+            child.close()
+        with suppress(InfrastructureError):  # the next call will meet it, too
+            while len(self._spares) < self._count and not self._closed:
+                self._spares.append(self._fork())
+
     async def close(self) -> None:
+        self._closed = True
+        while self._spares:
+            self._spares.pop().close()
         await asyncio.to_thread(self._lease.close)
 
 
@@ -176,14 +207,23 @@ class ForkedChild(Child):
         with suppress(ConnectionError):  # a child that died is found out at its missing answer
             await loop.sock_sendall(self.channel, request)
             self.channel.shutdown(socket.SHUT_WR)
-            while (part := await loop.sock_recv(self.channel, 1 << 18)) and len(answer) <= MAX_ANSWER:
+            while not answer.endswith(b"\n") and len(answer) <= MAX_ANSWER:
+                if not (part := await loop.sock_recv(self.channel, 1 << 18)):
+                    break
                 answer += part
         if answer.endswith(b"\n"):
             return bytes(answer), None
         self.forked.send_signal(signal.SIGKILL)
         return b"", await asyncio.shield(asyncio.wrap_future(self.forked.exited))
 
+    @property
+    def alive(self) -> bool:
+        return not self.forked.exited.done()
+
     async def end(self) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.channel.close()
         self.forked.send_signal(signal.SIGKILL)
 
@@ -192,12 +232,12 @@ class ForkedChild(Child):
 class ColdCalls(Backend):
     """A new Python for each call: some thirty times slower, but it runs anywhere."""
 
-    def __init__(self, preload: tuple[str, ...], folder: Path) -> None:
-        self._preload = preload
+    def __init__(self, preload: tuple[str, ...], limits: dict[str, Any], folder: Path) -> None:
+        self._options = {"preload": preload, **limits}
         self._folder = folder
 
-    async def start(self, limits: dict[str, Any]) -> Child:
-        options = {"preload": self._preload, "parent": os.getpid(), **limits}
+    async def start(self) -> Child:
+        options = {**self._options, "parent": os.getpid()}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "cort_python.callee", json.dumps(options)),
             stdin=asyncio.subprocess.PIPE,
@@ -214,7 +254,7 @@ class ColdCalls(Backend):
                 greeting = await process.stdout.readline()
             if greeting != b"ready\n":
                 why = greeting.decode(errors="replace").strip() or "its process ended at once"
-                raise InfrastructureError(f"calls of {limits['target']} cannot be made: {why}")
+                raise InfrastructureError(f"calls of {options['target']} cannot be made: {why}")
         except BaseException:
             await child.end()
             raise
