@@ -113,7 +113,7 @@ def examine(
         raise RequestError(f"there is no layer {unknown!r}", f"the layers: {', '.join(LAYERS)}") from None
     settings: dict[str, Any] = {"isolation": isolation, "spares": 0}
     _note("trying the attacks" if attacks else "looking at the layers")
-    config = PythonTool.Config(timeout_s=10, memory_mb=256, **settings)
+    config = PythonTool.Config(timeout_s=10, memory_mb=256, scratch_mb=128, **settings)
     layers, attacked = asyncio.run(run_attacks(config) if attacks else run_attacks(config, ()))
     hung = []
     if hangs:

@@ -333,7 +333,7 @@ def serve(
     kernel.control_thread = control
     kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), control.io_loop)
     if options.get("work"):
-        os.mkdir(WORK)
+        os.makedirs(WORK, exist_ok=True)
         os.chdir(WORK)
     kernel.settle_in(options["output_limit"])
     for name in ("stdout", "stderr"):

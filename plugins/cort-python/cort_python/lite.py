@@ -139,7 +139,7 @@ def leave(code: object = None) -> None:
 def serve(path: str, options: dict[str, Any], ready: Callable[[], None]) -> None:
     """Answer the one client that connects to the Unix socket at ``path``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.mkdir(WORK)
+    os.makedirs(WORK, exist_ok=True)
     os.chdir(WORK)
     session = LiteSession(options["output_limit"])
     with socket.socket(socket.AF_UNIX) as listener:

@@ -75,6 +75,9 @@ class PythonTool(Tool):
         """Size that a file may grow to."""
         open_files: int | None = Field(default=256, ge=64)
         """Files that a process may have open."""
+        scratch_mb: int | None = Field(default=512, gt=0)
+        """What all files of a session may hold together, in memory, where there are name spaces; elsewhere they are on
+        disk and not limited."""
         isolation: IsolationConfig = IsolationConfig()
         """What kernels may reach, and what has to be there for them to start."""
         max_kernels: int = Field(default=64, gt=0)
@@ -107,7 +110,7 @@ class PythonTool(Tool):
             backend = ForkBackend(
                 preload,
                 self.zmq,
-                limits=Limits(c.memory_mb, c.cpu_s, c.processes, c.file_mb, c.open_files),
+                limits=Limits(c.memory_mb, c.cpu_s, c.processes, c.file_mb, c.open_files, c.scratch_mb),
                 policy=Policy(
                     readable=tuple(map(str, c.isolation.readable)),
                     without=c.isolation.without,

@@ -248,10 +248,14 @@ RESOURCES = (
     ),
     Attack(
         "write a file without end",
-        "import os\nwith open('big', 'wb') as file:\n    os.posix_fallocate(file.fileno(), 0, 2**30)",
+        "import os\nos.posix_fallocate(os.open('big', os.O_CREAT | os.O_WRONLY), 0, 2**30)",
         "rlimits",
     ),
-    Attack("open files without end", "hoard = [open('/dev/null') for _ in range(20_000)]", "rlimits"),
+    Attack(
+        "write files without end",
+        "import os\nfor n in range(40):\n    os.posix_fallocate(os.open(f'big{n}', os.O_CREAT | os.O_WRONLY), 0, 2**26)",
+        "namespaces",
+    ),
 )
 
 RIGHTS = (

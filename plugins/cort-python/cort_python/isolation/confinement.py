@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Mapping
 
 from cort_python import limits as own
+from cort_python.folders import WORK
 from cort_python.isolation import landlock, seccomp
 from cort_python.isolation.policy import LAYERS, Layer, Limits, Policy, State
 from cort_python.isolation.readable import reachable_by_others, readable_by_others, readable_paths
-from cort_python.isolation.surroundings import SHARED_MEMORY, own_shared_memory
+from cort_python.isolation.surroundings import SHARED_MEMORY, own_file_systems
 from cort_python.isolation.trial import fails
 
 SCOPES = 6
@@ -44,7 +45,7 @@ class Confinement:
         self.open_to_others = all(map(readable_by_others, python)) and reachable_by_others(folder)
         self.changes_user = False
         self.namespace_each = False
-        self.shared_memory = False
+        self.own_mounts = False
         self.layers: dict[Layer, State] = {layer: State(True, "") for layer in LAYERS}
         for layer in policy.without:
             self.layers[layer] = State(False, "isolation.without leaves it out")
@@ -70,24 +71,22 @@ class Confinement:
         """Before there are threads: limits, user, capabilities, files. ``folder`` is the only place to write; without
         one there is none. ``made_here``: its owner may be changed."""
         own.no_new_privileges()
-        shared = self.shared_memory and folder is not None
+        writable = [] if folder is None else [folder]
         kept: tuple[int, ...] = ()
         counted = True  # processes, for this session alone
         if made_here and self.changes_user:
             user = FIRST_USER + os.getpid()
             if folder is not None:
                 os.chown(folder, user, user)
-            if shared:
-                own_shared_memory(user)
+            writable += self._mount(folder, user, limits.scratch_mb)
             own.become_user(user)
             if not self.open_to_others:
                 kept = (own.DAC_READ_SEARCH,)  # within what Landlock leaves of it
         elif self.namespace_each:
             own.enter_user_namespace()
-            if shared:
-                own_shared_memory(os.geteuid())
+            writable += self._mount(folder, os.geteuid(), limits.scratch_mb)
         else:
-            counted = shared = False
+            counted = False
         if self.in_force("rlimits"):
             own.limit_resources(limits.cpu_s, limits.file_mb, limits.open_files)
             own.limit_processes(limits.processes, of_this_session=counted)
@@ -98,7 +97,7 @@ class Confinement:
             if os.getppid() != self.parent:
                 os._exit(1)
         if self.in_force("landlock"):
-            self._rules.restrict(*([folder] if folder else []), *([SHARED_MEMORY] if shared else []))
+            self._rules.restrict(*writable)
 
     def seal(self, limits: Limits) -> None:
         """Once its sockets are bound: the filter of system calls, on all threads, and the limit of memory."""
@@ -106,6 +105,15 @@ class Confinement:
             self._filter(limits.alone).install()
         if self.in_force("rlimits"):
             own.limit_memory(limits.memory_mb)
+
+    def _mount(self, folder: str | None, user: int, megabytes: int | None) -> list[str]:
+        if folder is None or not self.own_mounts:
+            return []
+        work = os.path.join(folder, WORK)
+        if megabytes is not None:
+            os.mkdir(work)
+        own_file_systems(user, work, megabytes)
+        return [SHARED_MEMORY]
 
     def _filter(self, alone: bool) -> seccomp.Filter:
         return self._filters.get(alone) or seccomp.Filter(
@@ -122,7 +130,7 @@ class Confinement:
         elif self.in_force("privileges") and not root:
             self.namespace_each = not fails(own.enter_user_namespace)
         if self.in_force("namespaces") and (self.changes_user or self.namespace_each):
-            self.shared_memory = not fails(self._share_memory)
+            self.own_mounts = not fails(self._try_mounts)
         attempts: dict[Layer, Callable[[], None]] = {
             "rlimits": lambda: own.limit_resources(1, 1, 16),
             "privileges": own.keep_capabilities,
@@ -148,10 +156,10 @@ class Confinement:
                 reason = fails(unprivileged)
                 self.layers[layer] = State(False, reason) if reason else states[layer]
 
-    def _share_memory(self) -> None:
+    def _try_mounts(self) -> None:
         if self.namespace_each:
             own.enter_user_namespace()
-        own_shared_memory(os.geteuid())
+        own_file_systems(os.geteuid())
 
     def _uncounted(self, root: bool) -> str:
         if self.changes_user or self.namespace_each:

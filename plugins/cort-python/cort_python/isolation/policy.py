@@ -62,6 +62,8 @@ class Limits:
     file_mb: int | None = 256
     """Size of one file."""
     open_files: int | None = 256
+    scratch_mb: int | None = 512
+    """All files of a session together, which are then in memory; where there are name spaces."""
     alone: bool = False
     """It starts no process and executes no program."""
 

@@ -73,12 +73,15 @@ def _enter_network(more: int = 0) -> None:
         map_own_user(user, group)
 
 
-def own_shared_memory(user: int) -> None:
-    """In a mount name space of this process's own: a /dev/shm that no other session sees, for ``multiprocessing``."""
+def own_file_systems(user: int, work: str | None = None, megabytes: int | None = None) -> None:
+    """In a mount name space of this process's own: a /dev/shm that no other session sees, for ``multiprocessing``, and
+    a ``work`` folder that can hold so much and no more. They go when the process and its children are gone."""
     checked(libc().unshare(_NEW_MOUNTS), "unshare")
     mount(None, "/", _PRIVATE | _RECURSIVE)
-    options = f"size={SHARED_MEMORY_MB}m,mode=700,uid={user},gid={user}"
-    mount("none", SHARED_MEMORY, _NO_SETUID | _NO_DEVICES, "tmpfs", options)
+    for path, size in ((SHARED_MEMORY, SHARED_MEMORY_MB), (work, megabytes)):
+        if path is not None and size is not None:
+            options = f"size={size}m,mode=700,uid={user},gid={user}"
+            mount("none", path, _NO_SETUID | _NO_DEVICES, "tmpfs", options)
 
 
 def make_read_only(folder: str) -> None:

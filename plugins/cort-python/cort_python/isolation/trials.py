@@ -43,7 +43,10 @@ async def run_attacks(
     config: PythonTool.Config | None = None, attacks: Sequence[Attack] = ATTACKS
 ) -> tuple[dict[Layer, State], list[Trial]]:
     """The layers in force, and what became of each attack. Raises ``InfrastructureError`` where no kernel starts."""
-    async with staged() as scene, opened(config or PythonTool.Config(timeout_s=10, memory_mb=256)) as tool:
+    async with (
+        staged() as scene,
+        opened(config or PythonTool.Config(timeout_s=10, memory_mb=256, scratch_mb=128)) as tool,
+    ):
         trials = [await _attack(tool, scene, attack) for attack in attacks]
         return layers_of(tool), trials
 
