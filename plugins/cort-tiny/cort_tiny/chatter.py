@@ -55,4 +55,4 @@ def chatter(rng: Random) -> str:
     for kind, choices in words.items():
         while f"{{{kind}}}" in text:
             text = text.replace(f"{{{kind}}}", rng.choice(choices), 1)
-    return text
+    return text[:-1] if rng.random() < 0.3 else text  # not every line ends like a sentence

@@ -29,8 +29,9 @@ def _with_digits(rng: Random, count: int) -> int:
 
 
 def _below(rng: Random, low: int, high: int) -> int:
-    """A number from `low` to `high` of any length, short ones as likely as long ones."""
-    digits = rng.randint(len(str(low)), len(str(high)))
+    """A number from `low` to `high` of any length, long ones more often."""
+    lengths = range(len(str(low)), len(str(high)) + 1)
+    digits = max(rng.choice(lengths), rng.choice(lengths))
     return rng.randint(max(low, 10 ** (digits - 1)), min(high, 10**digits - 1))
 
 
@@ -404,7 +405,7 @@ class PowerSum(Family):
             3: ((2, highest), rng.randint(5, 6)),
             4: ((2, highest + 3), rng.randint(6, 8)),
             LARGE: (rng.choice(((13, 99), (13, 599), (100, 599))), rng.randint(3, 7)),
-            OUT_OF_RANGE: ((600, 999), rng.randint(2, 3)),
+            OUT_OF_RANGE: ((600, 999), rng.randint(3, 7)),
         }[level]
         return exponent, *rng.sample(range(span[0], span[1] + 1), count)
 

@@ -18,6 +18,32 @@ def _number(rng: Random) -> int:
     return rng.randrange(1, 10 ** rng.randint(1, 12))
 
 
+def _over_a_list(rng: Random) -> tuple[str, str, int]:
+    """As `_expression`, over a list of numbers that has to be copied whole and in order."""
+    numbers = [rng.randrange(1, 10 ** rng.randint(1, 4)) for _ in range(rng.randint(2, 8))]
+    commas, pluses = ", ".join(map(str, numbers)), " + ".join(map(str, numbers))
+    spoken = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+    d = rng.randint(2, 99)
+    return rng.choice(
+        (
+            (f"Add up the numbers {commas}.", f"print(sum([{commas}]))", sum(numbers)),
+            (f"What is the sum of {spoken}?", f"x = [{commas}]\nprint(sum(x))", sum(numbers)),
+            (f"Calculate {pluses}.", f"print({pluses})", sum(numbers)),
+            (f"Which is the largest of the numbers {commas}?", f"print(max([{commas}]))", max(numbers)),
+            (
+                f"Multiply {spoken} by {d} and add up.",
+                f"print(sum(k * {d} for k in [{commas}]))",
+                sum(numbers) * d,
+            ),
+            (
+                f"Divide each of {spoken} by {d}, round down and add up.",
+                f"x = [{commas}]\nprint(sum(k // {d} for k in x))",
+                sum(k // d for k in numbers),
+            ),
+        )
+    )
+
+
 def _expression(rng: Random) -> tuple[str, str, int]:
     """Words for a calculation, the program for it and the result."""
     a, b, c = _number(rng), _number(rng), _number(rng)
@@ -54,7 +80,7 @@ def _expression(rng: Random) -> tuple[str, str, int]:
 
 def literacy(rng: Random) -> Text:
     """A small program for a small request, run and read off."""
-    words, code, result = _expression(rng)
+    words, code, result = rng.choice((_expression, _over_a_list))(rng)
     lead = f"{lead_in(rng)}\n" if rng.random() < 0.7 else ""
     ending = "\n".join(accept(rng, result))
     response = (

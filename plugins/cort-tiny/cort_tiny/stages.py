@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from cort_framework.pipeline import Run
 
+OUTPUT = re.compile(r"(```output\n.*?\n```\n)", re.DOTALL)
 TOKENIZER_TEXTS = 10_000  # enough for every word; more texts of the same templates change no merge
 
 
@@ -87,7 +89,7 @@ class TinyCorpus(Stage):
         if run.model:
             shutil.copytree(run.model, checkpoint, dirs_exist_ok=True)
         else:
-            self._begin(checkpoint, corpus[:TOKENIZER_TEXTS], run.plan.recipe.seed)
+            self._begin(checkpoint, run.plan.recipe.seed)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
         path = run.folder / "trajectories.jsonl"
@@ -110,12 +112,15 @@ class TinyCorpus(Stage):
             summary={"texts": len(corpus), "tokens": tokens},
         )
 
-    def _begin(self, folder: Path, corpus: list[Text], seed: int) -> None:
+    def _begin(self, folder: Path, seed: int) -> None:
         import torch
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         config = self.config
-        tokenizer = train_tokenizer((f"{t.prompt}\n{t.response}" for t in corpus), config.vocabulary)
+        words = islice(
+            texts(config.corpus_seed), TOKENIZER_TEXTS
+        )  # of every kind, whatever this corpus is made of
+        tokenizer = train_tokenizer((f"{t.prompt}\n{t.response}" for t in words), config.vocabulary)
         tokenizer.save_pretrained(folder)
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]
@@ -137,14 +142,20 @@ class TinyCorpus(Stage):
 
 
 def as_trajectory(text: Text, tokenizer: PreTrainedTokenizerBase, number: int) -> Trajectory:
-    """A text as a trajectory that a model wrote: the prompt's turn, and one turn with all the rest."""
+    """A text as a trajectory: the prompt's turn, then the model's, with the interpreter's where there is an output."""
     message = [{"role": "user", "content": text.prompt}]
     prompt = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
     identifier = f"text-{number:06d}"
     return Trajectory(
         id=f"{identifier}/0",
         task=Task(identifier, text.prompt, metadata={"kind": text.kind, "family": text.family}),
-        turns=[_turn("prompt", prompt, tokenizer), _turn("model", text.response + END, tokenizer)],
+        turns=[
+            _turn("prompt", prompt, tokenizer),
+            *(
+                _turn("tool" if part.startswith("```output\n") else "model", part, tokenizer)
+                for part in OUTPUT.split(text.response + END)
+            ),
+        ],
         stop_reason="eos",
     )
 

@@ -164,8 +164,10 @@ def accept(rng: Random, answer: object) -> list[str]:
 
 
 def _opening(rng: Random, problem: Problem) -> str:
-    opening = rng.choice(OPENINGS).format(rng.choice(problem.family.goal(problem.parameters)))
-    return f"{chatter(rng)}\n{opening}" if rng.random() < 0.1 else opening
+    """What is sought, now and then after a sentence or two that say nothing."""
+    remarks = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (6, 3, 1))[0])]
+    goal = rng.choice(problem.family.goal(problem.parameters))
+    return "\n".join([*remarks, rng.choice(OPENINGS).format(goal)])
 
 
 def _slip(rng: Random, answer: int) -> int:
