@@ -48,7 +48,8 @@ def test_a_base_is_made_from_nothing_through_the_frameworks_own_trainer(tmp_path
     tokenizer = AutoTokenizer.from_pretrained(report.checkpoint)
     assert len(trajectories) == 24
     for trajectory in trajectories:
-        assert [turn.author for turn in trajectory.turns] == ["prompt", "model"]
+        assert [turn.author for turn in trajectory.turns[:2]] == ["prompt", "model"]
+        assert all((t.author == "tool") == t.text.startswith("```output") for t in trajectory.turns)
         assert trajectory.ids[-1] == tokenizer.eos_token_id
         for turn in trajectory.turns:
             assert list(turn.ids) == tokenizer(turn.text, add_special_tokens=False).input_ids
