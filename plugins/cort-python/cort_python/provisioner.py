@@ -14,19 +14,20 @@ from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Int, List, Unicode
+from traitlets import Enum, Int, List, Unicode
 
-from cort_python.isolation import Limits, Policy
+from cort_python.isolation import LAYERS, Limits, Policy
+from cort_python.isolation.settings import refuse_without
 from cort_python.template import ForkedKernel, Template
 
-_templates: dict[tuple[str, ...], Template] = {}
+_templates: dict[tuple[tuple[str, ...], Policy], Template] = {}
 
 
-def shared_template(preload: tuple[str, ...]) -> Template:
+def shared_template(preload: tuple[str, ...], policy: Policy) -> Template:
     """This process's template for that set of modules; it ends with the process."""
-    template = _templates.get(preload)
+    template = _templates.get((preload, policy))
     if template is None or not template.alive:
-        template = _templates[preload] = Template(list(preload), policy=Policy(foreign=True))
+        template = _templates[preload, policy] = Template(list(preload), policy=policy)
         atexit.register(template.close)
     return template
 
@@ -39,6 +40,10 @@ class ForkProvisioner(LocalProvisioner):
         100_000, config=True, help="Characters of a cell's output; of more, the ends are shown."
     )
 
+    require = List(Enum(LAYERS), config=True, help="Layers of isolation without which no kernel starts.")
+    without = List(Enum(LAYERS), config=True, help="Layers of isolation to leave out.")
+    readable = List(Unicode(), config=True, help="Paths that code may read, besides programs and libraries.")
+
     forked: ForkedKernel | None = None
 
     @property
@@ -48,8 +53,10 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         if "curve_publickey" in self.connection_info:
             raise RuntimeError("forked kernels do not speak CurveZMQ: set transport_encryption to 'disabled'")
-        template = shared_template(tuple(self.preload))
+        policy = Policy(readable=tuple(self.readable), without=tuple(self.without), foreign=True)
+        template = shared_template(tuple(self.preload), policy)
         await asyncio.wrap_future(template.warm)
+        refuse_without(self.require, template.layers)
         key = self.connection_info["key"]
         connection = {**self.connection_info, "key": key.decode() if isinstance(key, bytes) else key}
         folder = Path(kwargs.get("cwd") or Path.cwd()).resolve()

@@ -21,6 +21,7 @@ from unprivileged import run_as_ordinary_user
 
 from cort_framework import Outcome, RequestError, ToolResult
 from cort_framework.cli import main
+from cort_python.calls import Caller, CallRaised
 from cort_python.checks import IsolationCheck
 from cort_python.folders import remove_tree
 from cort_python.isolation import LAYERS, Layer, State, seccomp
@@ -174,6 +175,43 @@ def test_processes_may_share_work_where_each_session_has_a_mount_name_space(cell
     else:
         layers, _ = asyncio.run(run_attacks(attacks=()))
         assert not layers["namespaces"].whole
+
+
+def test_a_call_has_nowhere_to_write_and_nothing_to_execute(tmp_path: Path) -> None:
+    attempts = {
+        "open('/tmp/new', 'w')": "landlock",
+        "open('new', 'w')": "landlock",
+        "open('/etc/shadow').read()": "landlock",
+        "__import__('os').fork()": "seccomp",
+        "__import__('os').execv('/bin/true', ['true'])": "seccomp",
+        "__import__('socket').socket()": "seccomp",
+        "bytearray(2**30)": "rlimits",
+    }
+
+    async def run() -> tuple[list[str], dict[Layer, State]]:
+        caller = Caller("builtins:eval", folder=tmp_path, timeout_s=20, memory_mb=256, backend="fork")
+        await caller.open()
+        through = []
+        try:
+            assert await caller.call("6 * 7") == 42
+            for code in attempts:
+                try:
+                    await caller.call(code)
+                except CallRaised:
+                    continue
+                through.append(code)
+            return through, dict(caller.layers)
+        finally:
+            await caller.close()
+
+    through, layers = asyncio.run(run())
+    assert [code for code in through if layers[attempts[code]].in_force] == []  # type: ignore[index]
+
+
+def test_sessions_without_jupyter_are_confined_alike() -> None:
+    chosen = [a for a in ATTACKS if any(word in a.name for word in ("outside", "private", "template", "TCP"))]
+    config = PythonTool.Config(backend="lite", timeout_s=10)
+    assert_held_or_named(*asyncio.run(run_attacks(config, chosen)))
 
 
 # --- cgroups ----------------------------------------------------------------------------------------------------

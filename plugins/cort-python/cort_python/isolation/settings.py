@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -22,25 +22,28 @@ class IsolationConfig(PluginConfig):
     """Files and folders that code may read, besides the system's programs and libraries and Python's own."""
 
 
+_ABSENT = State(False, "kernels that are not forked have no isolation")
+
+
 def check_required(isolation: IsolationConfig, layers: Mapping[Layer, State]) -> None:
     """Warns, once, of what is not in force though nobody left it out. Raises ``RequestError``, which names every
     required layer that is not in force and says why it is not."""
-    absent = State(False, "kernels that are not forked have no isolation")
-    missing = [layer for layer in isolation.require if not layers.get(layer, absent).in_force]
+    refuse_without(isolation.require, layers)
+    states = {layer: layers.get(layer, _ABSENT) for layer in LAYERS if layer not in isolation.without}
+    if gaps := [f"{layer} ({state})" for layer, state in states.items() if not state.whole]:
+        _warn(f"isolation here is not whole: {'; '.join(gaps)}")
+
+
+def refuse_without(require: Iterable[Layer], layers: Mapping[Layer, State]) -> None:
+    """Raises ``RequestError`` where a required layer is not in force."""
+    missing = [layer for layer in require if not layers.get(layer, _ABSENT).in_force]
     if missing:
-        reasons = [f"{layer} ({WHAT[layer]}): {layers.get(layer, absent).detail}" for layer in missing]
+        reasons = [f"{layer} ({WHAT[layer]}): {layers.get(layer, _ABSENT).detail}" for layer in missing]
         remedies = [f"{layer}: {REMEDY[layer]}" for layer in missing]
         raise RequestError(
             f"isolation.require names what is not in force here: {'; '.join(reasons)}",
             f"{'; '.join(remedies)}; or take it out of isolation.require. `cort tools check` shows what holds",
         )
-    gaps = [
-        f"{layer} ({layers.get(layer, absent)})"
-        for layer in LAYERS
-        if layer not in isolation.without and not layers.get(layer, absent).whole
-    ]
-    if gaps:
-        _warn(f"isolation here is not whole: {'; '.join(gaps)}")
 
 
 @cache
