@@ -49,7 +49,8 @@ class Caller:
 
     ``timeout_s`` is wall time once the process is there, ``cpu_s`` processor time, ``memory_mb`` address space beyond
     what the process begins with. ``preload``: modules that are imported beforehand. ``folder``: where ordinary processes
-    run; a fork has none. ``policy``: what isolates the forks.
+    run; a fork has none. ``policy``: what isolates the forks. ``rehearsal``: a value that processes which wait for a call
+    try the function on: the pages of memory that every call writes to are copied before it comes. Choose a cheap one.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Caller:
         memory_mb: int | None = None,
         concurrency: int = 2,
         policy: Policy | None = None,
+        rehearsal: Any = None,
         backend: Literal["auto", "fork", "cold"] = "auto",
     ) -> None:
         self.timeout_s = timeout_s
@@ -72,7 +74,9 @@ class Caller:
         limits = {"target": target, "cpu_s": cpu_s, "memory_mb": memory_mb}
         self._backend: Backend
         if fork:
-            self._backend = ForkedCalls(preload, limits, policy or Policy(), min(concurrency, MAX_SPARES))
+            self._backend = ForkedCalls(
+                preload, limits, policy or Policy(), min(concurrency, MAX_SPARES), rehearsal
+            )
         else:
             self._backend = ColdCalls(preload, limits, folder)
 
@@ -147,9 +151,12 @@ class ForkedCalls(Backend):
     """Forks of a template that all tools with the same preloads share. A few wait, confined and with nothing read yet, so
     that a call finds its process ready; each still serves one call."""
 
-    def __init__(self, preload: tuple[str, ...], limits: dict[str, Any], policy: Policy, spares: int) -> None:
+    def __init__(
+        self, preload: tuple[str, ...], limits: dict[str, Any], policy: Policy, spares: int, rehearsal: Any
+    ) -> None:
         self._lease = Lease(preload, kernels=False, policy=policy)
         self._limits = limits
+        self._waiting = {} if rehearsal is None else {"rehearsal": json.dumps(rehearsal)}
         self._count = spares
         self._spares: list[ForkedChild] = []
         self._closed = False
@@ -170,11 +177,11 @@ class ForkedCalls(Backend):
         asyncio.get_running_loop().call_soon(self._fill)  # once the call is on its way
         return child
 
-    def _fork(self) -> ForkedChild:
+    def _fork(self, **options: Any) -> ForkedChild:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                return ForkedChild(ours, self._lease.template.call(theirs, **self._limits))
+                return ForkedChild(ours, self._lease.template.call(theirs, **self._limits, **options))
         except BaseException:
             ours.close()
             raise
@@ -186,7 +193,7 @@ class ForkedCalls(Backend):
             child.close()
         with suppress(InfrastructureError):  # the next call will meet it, too
             while len(self._spares) < self._count and not self._closed:
-                self._spares.append(self._fork())
+                self._spares.append(self._fork(**self._waiting))
 
     async def close(self) -> None:
         self._closed = True

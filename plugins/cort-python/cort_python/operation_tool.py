@@ -39,6 +39,8 @@ class OperationTool(Tool):
     """Base of a tool whose ``operations`` (``"module:object"``, an ``Operations``) run a process a call. No state."""
 
     operations: ClassVar[str]
+    rehearsal: ClassVar[str | None] = None
+    """A call that costs next to nothing: see ``Caller``."""
     parameters = NativeSchema()  # type: ignore[assignment]
 
     class Config(PluginConfig):
@@ -75,6 +77,7 @@ class OperationTool(Tool):
             timeout_s=self.config.timeout_s,
             concurrency=self.config.concurrency,
             memory_mb=self.config.memory_mb,
+            rehearsal=self.rehearsal and {"code": self.rehearsal, "output_limit": self.config.output_limit},
             policy=Policy(tuple(map(str, isolation.readable)), isolation.without),
         )
         await self.caller.open()

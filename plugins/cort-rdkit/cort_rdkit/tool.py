@@ -16,6 +16,7 @@ class RdkitTool(OperationTool):
     requires = ("rdkit>=2024.9",)
     description = "Properties, structure, comparison, reactions and pictures of molecules written as SMILES."
     preload = ("cort_rdkit.warm",)
+    rehearsal = "formula(C)"
     operations = "cort_rdkit.operations:operations"
 
     class Config(OperationTool.Config):

@@ -13,4 +13,5 @@ class SympyTool(OperationTool):
     requires = ("sympy>=1.13",)
     description = "Exact mathematics: algebra, calculus, number theory and matrices."
     preload = ("cort_sympy.warm",)
+    rehearsal = "expand((x + 1)**2)"
     operations = "cort_sympy.operations:operations"
