@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from cort_framework import OpenContext, Outcome, Task, ToolCall, ToolResult
 from cort_framework.testing import ToolCase, check_tool_conformance
 from cort_python.tool import PythonTool
+from cort_rdkit.operations import operations
 from cort_rdkit.tool import RdkitTool
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -63,6 +65,14 @@ def test_the_native_schema_is_json() -> None:
     schema = json.loads(json.dumps(RdkitTool.parameters))
     assert {"operation", "smiles"} == set(schema["anyOf"][0]["properties"])
     assert len(schema["anyOf"]) > 50
+
+
+def test_the_readme_names_every_operation_and_shows_what_a_call_gives() -> None:
+    readme = (Path(__file__).parents[3] / "plugins" / "cort-rdkit" / "README.md").read_text("utf-8")
+    rows = " ".join(re.findall(r"^\| .* \| (`.*`) \|$", readme, re.MULTILINE))
+    assert set(re.findall(r"\w+", rows)) == {operation.name for operation in operations}
+    code, output = re.findall(r"```(?:rdkit|output)\n(.*?)\n```", readme, re.DOTALL)
+    assert operations.answer({"code": code, "output_limit": 800})["text"] == output
 
 
 def test_listing_the_tool_and_making_its_schema_imports_no_rdkit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -260,7 +261,10 @@ def test_a_rollout_with_native_calls_gets_answers_and_is_told_what_is_wrong(
         return stretch[len(done[2]) :]
 
     setup = RolloutSetup(
-        scripted_engine(script)(), {"sympy": tool}, RolloutSettings(max_tokens=9999), "{tools}\n{problem}<think>"
+        scripted_engine(script)(),
+        {"sympy": tool},
+        RolloutSettings(max_tokens=9999),
+        "{tools}\n{problem}<think>",
     )
     (trajectory,) = runner.run(rollout(RolloutRequest(Task("t", "What is the area?")), setup))
     assert trajectory.error is None and trajectory.finished
@@ -306,6 +310,14 @@ def test_the_native_schema_names_every_operation_and_is_json() -> None:
 def test_every_operation_has_an_example_that_works_and_a_line_of_help() -> None:
     for operation in operations:
         assert operation.help.endswith(".") and answer(operation.example)[1] is None
+
+
+def test_the_readme_names_every_operation_and_shows_what_a_call_gives() -> None:
+    readme = (Path(__file__).parents[3] / "plugins" / "cort-sympy" / "README.md").read_text("utf-8")
+    rows = " ".join(re.findall(r"^\| .* \| (`.*`) \|$", readme, re.MULTILINE))
+    assert set(re.findall(r"\w+", rows)) == {operation.name for operation in operations}
+    code, output = re.findall(r"```(?:sympy|output)\n(.*?)\n```", readme, re.DOTALL)
+    assert answer(code)[0] == output
 
 
 def test_listing_the_tool_and_making_its_schema_imports_no_sympy() -> None:
