@@ -68,6 +68,10 @@ class Plugin(ABC):
     def __init__(self, config: Any = None) -> None:
         self.config = self.Config() if config is None else config
 
+    def preflight(self) -> None:  # noqa: B027 - optional, not abstract
+        """Raise ``RequestError`` where this machine lacks what the settings ask for. Called for a recipe's tools before
+        the first stage, so that nobody finds it out after hours; takes nothing that has to be given back."""
+
     async def open(self, context: OpenContext) -> None:  # noqa: B027 - optional, not abstract
         """Take what is needed: processes, connections."""
 

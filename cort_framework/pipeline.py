@@ -237,6 +237,10 @@ def run(
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             sets.digest(name)  # a bad task file is found before anything is started
+        for resolved in plan.tools.values():
+            tool = resolved.build()
+            with blame("checking", tool):
+                tool.preflight()
         describe(plan, folder)
         preload = tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
         with Runtime(plan.recipe.seed, plan.recipe.deterministic, preload) as runtime:

@@ -38,16 +38,9 @@ class IsolationCheck(HealthCheck):
 
     def check(self) -> Iterator[HealthReport]:
         from cort_python.isolation import LAYERS, REMEDY, WHAT, Policy, State
-        from cort_python.template import Template, can_fork
+        from cort_python.template import can_fork, layers_here
 
-        layers: dict[Layer, State] = {}
-        if can_fork():
-            template = Template([], kernels=False, policy=Policy(total_processes=4096))
-            try:
-                template.warm.result(60)
-                layers = template.layers
-            finally:
-                template.close()
+        layers = layers_here(Policy(total_processes=4096)) if can_fork() else {}
         for layer in LAYERS:
             state = layers.get(layer, State(False, "kernels are not forked on this system"))
             yield HealthReport(

@@ -201,3 +201,14 @@ def settle(future: Future[int], outcome: int | Exception) -> None:
 def can_fork() -> bool:
     """Whether this system has what the template needs: Linux."""
     return sys.platform == "linux" and hasattr(os, "fork")
+
+
+def layers_here(policy: Policy) -> dict[Layer, State]:
+    """What isolates processes that are forked on this machine. Starts a template to find out; raises
+    ``InfrastructureError`` where it does not start."""
+    template = Template([], kernels=False, policy=policy)
+    try:
+        template.warm.result()
+        return template.layers
+    finally:
+        template.close()

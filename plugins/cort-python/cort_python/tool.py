@@ -24,7 +24,7 @@ from cort_framework import (
     derive_seed,
 )
 from cort_python.isolation.policy import Limits, Policy
-from cort_python.isolation.settings import IsolationConfig, check_required
+from cort_python.isolation.settings import IsolationConfig, check_required, refuse_without
 from cort_python.outcomes import (
     DIED,
     INTERRUPTED,
@@ -96,27 +96,44 @@ class PythonTool(Tool):
 
     config: Config
 
+    @property
+    def forks(self) -> bool:
+        from cort_python.template import can_fork
+
+        wanted = self.config.backend
+        return wanted in ("fork", "lite") or (wanted == "auto" and can_fork())
+
+    @property
+    def policy(self) -> Policy:
+        c = self.config
+        return Policy(
+            readable=tuple(map(str, c.isolation.readable)),
+            without=c.isolation.without,
+            total_memory_mb=c.memory_mb and c.max_kernels * c.memory_mb,
+            total_processes=c.processes and c.max_kernels * c.processes,
+        )
+
+    def preflight(self) -> None:
+        from cort_python.template import layers_here
+
+        if require := self.config.isolation.require:
+            refuse_without(require, layers_here(self.policy) if self.forks else {})
+
     async def open(self, context: OpenContext) -> None:
         from cort_python.client import new_context
         from cort_python.pool import Pool
         from cort_python.processes import Backend, ForkBackend, LocalBackend
-        from cort_python.template import can_fork
 
         c = self.config
         preload = list(dict.fromkeys((*c.preload, *context.preload)))
         self.zmq = new_context()
         backend: Backend
-        if c.backend in ("fork", "lite") or (c.backend == "auto" and can_fork()):
+        if self.forks:
             backend = ForkBackend(
                 preload,
                 self.zmq,
                 limits=Limits(c.memory_mb, c.cpu_s, c.processes, c.file_mb, c.open_files, c.scratch_mb),
-                policy=Policy(
-                    readable=tuple(map(str, c.isolation.readable)),
-                    without=c.isolation.without,
-                    total_memory_mb=c.memory_mb and c.max_kernels * c.memory_mb,
-                    total_processes=c.processes and c.max_kernels * c.processes,
-                ),
+                policy=self.policy,
                 output_limit=c.output_limit,
                 lite=c.backend == "lite",
             )

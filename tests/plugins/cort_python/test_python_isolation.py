@@ -92,12 +92,23 @@ def test_thirteen_hangs_end_and_their_sessions_answer_again() -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_required_layer_that_is_missing_refuses_to_start_and_is_named(layer: str, tmp_path: Path) -> None:
     async def start() -> None:
-        async with opened(tmp_path, isolation={"require": [layer], "without": [layer]}):
+        async with opened(tmp_path, backend="lite", isolation={"require": [layer], "without": [layer]}):
             pass
 
     with pytest.raises(RequestError, match=rf"{layer} .*isolation.without leaves it out") as refusal:
         asyncio.run(start())
     assert refusal.value.exit_code == 2
+
+
+def test_a_run_refuses_before_its_first_stage_and_says_which_layer_and_what_would_bring_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = ["--set", 'rollout.tools.python.isolation.require=["cgroups"]']
+    layers += ["--set", 'rollout.tools.python.isolation.without=["cgroups"]']
+    assert main(["run", "cort_math", "--run-dir", str(tmp_path / "run"), *layers]) == 2
+    error = capsys.readouterr().err
+    assert "cgroups" in error and "systemd-run" in error
+    assert not any((tmp_path / "run").glob("*/stage.json"))
 
 
 def test_kernels_that_are_not_forked_do_not_pass_for_isolated(tmp_path: Path) -> None:
