@@ -32,7 +32,6 @@ import ipykernel.debugger  # noqa: E402,F401
 if sys.modules["debugpy"] is None:
     del sys.modules["debugpy"]
 
-from ipykernel.control import ControlThread  # noqa: E402
 from ipykernel.displayhook import ZMQShellDisplayHook  # noqa: E402
 from ipykernel.iostream import IOPubThread, OutStream  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
@@ -319,8 +318,7 @@ def serve(
     assert session is not None and shell is not None
     session.key, session.session, session.pid = connection["key"].encode(), uuid.uuid4().hex, os.getpid()
     iopub = IOPubThread(bind(zmq.XPUB, "iopub"), session=session)
-    control = ControlThread(daemon=True)
-    beat = ZMQStream(bind(zmq.ROUTER, "hb"), control.io_loop)
+    beat = ZMQStream(bind(zmq.ROUTER, "hb"), iopub.io_loop)
     beat.on_recv(beat.send_multipart, copy=False)
 
     shell.displayhook.session = shell.display_pub.session = session
@@ -330,8 +328,10 @@ def serve(
     )
     kernel.shell_stream = ZMQStream(bind(zmq.ROUTER, "shell"))
     kernel.stdin_socket = bind(zmq.ROUTER, "stdin")
-    kernel.control_thread = control
-    kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), control.io_loop)
+    kernel.control_thread = (
+        iopub.thread
+    )  # one thread for all three channels that a busy shell must not hold up
+    kernel.control_stream = ZMQStream(bind(zmq.ROUTER, "control"), iopub.io_loop)
     if options.get("work"):
         os.makedirs(WORK, exist_ok=True)
         os.chdir(WORK)
@@ -343,9 +343,7 @@ def serve(
         setattr(kernel, f"_{name}", stream)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel listens for it while a cell runs
     iopub.start()
-    control.start()
     kernel.start()
-    shell.run_cell("1", store_history=False, silent=True)  # touches, and so copies, what every cell will need
     await_threads()
     ready()
     IOLoop.current().start()

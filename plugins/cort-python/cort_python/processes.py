@@ -57,7 +57,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def start(self) -> Kernel:
-        """A kernel that is ready, or ``InfrastructureError``. Cancelled, it leaves no process behind."""
+        """A kernel that is ready, or ``InfrastructureError``. Cancelled, it leaves nothing behind."""
 
     async def warm(self) -> None:  # noqa: B027 - only where there is something to warm
         """Wait until kernels can start quickly, or raise ``InfrastructureError``."""
@@ -84,8 +84,6 @@ class ForkBackend(Backend):
         self.limits = limits
         self.output_limit = output_limit
         self.lite = lite
-        self._failed: list[asyncio.Task[None]] = []
-        """The ends of kernels that never became ready."""
         self._lease = Lease(tuple(preload), kernels=not lite, policy=policy)
 
     @property
@@ -112,17 +110,17 @@ class ForkBackend(Backend):
         )
         try:
             await asyncio.shield(noted(forked.ready))
+            # not before: who connects to what is not there yet is made to wait
+            client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
+            kernel = Fork(forked, client, folder)
+            await answered(kernel)
         except BaseException:
             forked.send_signal(signal.SIGKILL)
-            self._failed.append(asyncio.ensure_future(gone(noted(forked.exited), folder)))
+            await gone(noted(forked.exited), folder)
             raise
-        # not before: who connects to what is not there yet is made to wait
-        client = LiteClient(folder / "k") if self.lite else KernelClient(self.context, connection)
-        return Fork(forked, client, folder)
+        return kernel
 
     async def close(self) -> None:
-        if self._failed:
-            await asyncio.wait(self._failed)
         await asyncio.to_thread(self._lease.close)
 
 
@@ -131,6 +129,21 @@ def noted(future: Future[int]) -> asyncio.Future[int]:
     here = asyncio.wrap_future(future)
     here.add_done_callback(lambda done: done.cancelled() or done.exception())
     return here
+
+
+async def answered(kernel: Kernel) -> None:
+    """Wait until a new kernel has answered. Raises ``InfrastructureError`` where it ends instead."""
+    touched = asyncio.ensure_future(kernel.client.touch())
+    try:
+        either: set[asyncio.Future[Any]] = {touched, kernel.exited}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not touched.done():
+            how = describe_exit(kernel.exited.result())
+            raise InfrastructureError(f"a kernel ended before it was ready ({how})")
+    except BaseException:
+        touched.cancel()
+        kernel.client.close()
+        raise
 
 
 async def gone(exited: asyncio.Future[int], folder: Path) -> None:
@@ -204,15 +217,9 @@ class LocalBackend(Backend):
             raise InfrastructureError(f"a kernel could not start: {error}") from error
         client = KernelClient(self.context, dict(manager.get_connection_info()))
         kernel = Cold(manager, client, folder)
-        ready = asyncio.ensure_future(client.ready())
         try:
-            either: set[asyncio.Future[Any]] = {ready, kernel.exited}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                status = kernel.exited.result()
-                raise InfrastructureError(f"a kernel ended before it was ready ({describe_exit(status)})")
+            await answered(kernel)
         except BaseException:
-            ready.cancel()
             kernel.kill()
             raise
         return kernel

@@ -141,7 +141,6 @@ def test_a_closed_pool_has_ended_its_spares_and_those_that_were_starting(tmp_pat
         tool.pool.release(kernel)
         await tool.pool.close()
         assert isinstance(tool.pool.backend, ForkBackend)
-        await asyncio.gather(*tool.pool.backend._failed)
         assert tool.pool.backend.template._kernels == {}
         assert list(tool.pool.backend.template.folder.glob("[0-9]*")) == []
 

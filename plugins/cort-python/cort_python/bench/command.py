@@ -23,9 +23,11 @@ def sections(rounds: int, alive: int, sessions: int) -> dict[str, Section]:
     from cort_python.bench import faith, limits, speed
 
     return {
+        "memory": partial(
+            limits.memory, alive
+        ),  # before other processes share the libraries with the baseline
         "fresh": partial(speed.fresh_kernels, rounds),
         "pool": partial(speed.from_the_pool, rounds),
-        "memory": partial(limits.memory, alive),
         "trajectories": partial(speed.trajectories, rounds),
         "stateless": partial(speed.stateless, rounds),
         "flood": limits.flood,
@@ -46,7 +48,7 @@ def sections(rounds: int, alive: int, sessions: int) -> dict[str, Section]:
 def tools(parts: tuple[str, ...], rounds: int, alive: int, sessions: int, as_json: bool) -> None:
     """Measure the Python tool, each figure beside its baseline in the same run.
 
-    PARTS: fresh pool memory trajectories stateless flood hangs attacks state soak repetition; all of them if none is
+    PARTS: memory fresh pool trajectories stateless flood hangs attacks state soak repetition; all of them if none is
     named. Exit code 1 where a target is missed.
     """
     from cort_python.template import can_fork

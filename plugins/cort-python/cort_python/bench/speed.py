@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
@@ -190,54 +190,65 @@ async def trajectories(rounds: int) -> AsyncIterator[Row]:
         yield compare(figure, "smolagents' own executor", times, 1.0, "of the time", note)
 
 
-STATELESS = (
-    (
-        "sympy",
+STATELESS = {
+    "sympy": (
+        "from sympy import *\nx = symbols('x')\n",
+        {
+            "integrate(sin(x)**2, x, 0, pi)": "integrate(sin(x)**2, (x, 0, pi))",
+            "solve(x**2 - 5*x + 6, x)": "solve(x**2 - 5*x + 6, x)",
+            "factor(x**4 - 1)": "factor(x**4 - 1)",
+            "isprime(2**61 - 1)": "isprime(2**61 - 1)",
+        },
         25,
-        "integrate(sin(x)**2, x, 0, pi)",
-        "from sympy import *; x = symbols('x'); print(integrate(sin(x)**2, (x, 0, pi)))",
     ),
-    (
-        "rdkit",
+    "rdkit": (
+        "from rdkit import Chem\nfrom rdkit.Chem import Descriptors, rdMolDescriptors\n",
+        {
+            "formula('CCO')": "rdMolDescriptors.CalcMolFormula(Chem.MolFromSmiles('CCO'))",
+            "logp('c1ccccc1O')": "Descriptors.MolLogP(Chem.MolFromSmiles('c1ccccc1O'))",
+            "canonical('OC(=O)C')": "Chem.CanonSmiles('OC(=O)C')",
+            "molecular_weight('CC(=O)Oc1ccccc1C(=O)O')": "Descriptors.MolWt("
+            "Chem.MolFromSmiles('CC(=O)Oc1ccccc1C(=O)O'))",
+        },
         20,
-        "formula('CCO')",
-        "from rdkit.Chem import MolFromSmiles; from rdkit.Chem.rdMolDescriptors import CalcMolFormula;"
-        " print(CalcMolFormula(MolFromSmiles('CCO')))",
     ),
-)
-"""Tool, target, the call to the tool, and the program that does the same."""
+}
+"""Tool: how a program begins, calls to the tool and what a program says for them, and the target."""
 
 
 async def stateless(rounds: int) -> AsyncIterator[Row]:
-    """A call to a tool that keeps nothing."""
-    for name, limit, call, program in STATELESS:
+    """Calls to tools that keep nothing: the mean of a few."""
+    for name, (begin, calls, limit) in STATELESS.items():
         figure, baseline = f"stateless {name} call", "python -c"
         if not has_cort(name):
             yield Row(figure, baseline, f"≥ {limit}×", "", note=f"cort-{name} is not installed")
             continue
-        async with AsyncExitStack() as stack:
-            caller = Caller(
-                f"cort_{name}.operations:operations.answer",
-                folder=Path("."),
-                timeout_s=30,
-                preload=(f"cort_{name}.warm",),
-            )
-            stack.push_async_callback(caller.close)
+        caller = Caller(
+            f"cort_{name}.operations:operations.answer",
+            folder=Path("."),
+            timeout_s=30,
+            preload=(f"cort_{name}.warm",),
+        )
+        try:
             await caller.open()
 
-            async def ours(caller: Caller = caller, call: str = call) -> float:
+            async def ours(caller: Caller = caller, calls: Sequence[str] = tuple(calls)) -> float:
                 begun = time.perf_counter()
-                answer = await caller.call({"code": call, "arguments": None, "output_limit": 800})
-                if answer["error"] is not None:
-                    raise RuntimeError(f"{call!r} in the bench: {answer['error']}")
-                return time.perf_counter() - begun
+                for call in calls:
+                    answer = await caller.call({"code": call, "arguments": None, "output_limit": 800})
+                    if answer["error"] is not None:
+                        raise RuntimeError(f"{call!r} in the bench: {answer['error']}")
+                return (time.perf_counter() - begun) / len(calls)
 
-            async def theirs(program: str = program) -> float:
+            async def theirs(begin: str = begin, calls: Sequence[str] = tuple(calls.values())) -> float:
                 begun = time.perf_counter()
-                await python("-c", program)
-                return time.perf_counter() - begun
+                for call in calls:
+                    await python("-c", f"{begin}print({call})")
+                return (time.perf_counter() - begun) / len(calls)
 
             yield compare(figure, baseline, await side_by_side(rounds, ours, theirs), limit)
+        finally:
+            await caller.close()
 
 
 def has_cort(name: str) -> bool:
