@@ -313,7 +313,10 @@ def test_the_filter_refuses_what_is_in_its_table_and_allows_all_else(
     elif name in seccomp._CONDITIONS:
         where = seccomp._CONDITIONS[name]
         value = given_arguments[where.argument]
-        refused = bool(value & where.bits) if where.bits else bool(value)
+        if where.value is not None:
+            refused = value & 0xFFFFFFFF == where.value
+        else:
+            refused = bool(value & where.bits) if where.bits else bool(value)
         expected = REFUSE if refused else ALLOW
     else:
         expected = REFUSE

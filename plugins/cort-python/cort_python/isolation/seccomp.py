@@ -30,7 +30,7 @@ _TABLES: dict[str, tuple[int, int, str]] = {
         " add_key 248 request_key 249 keyctl 250 open_by_handle_at 304 fanotify_init 300 uselib 134"
         " memfd_create 319 memfd_secret 447 shmget 29 shmat 30 semget 64 msgget 68 mq_open 240"
         " socket 41 connect 42 bind 49 listen 50 socketpair 53 sendto 44 clone 56 clone3 435"
-        " prlimit64 302 setpriority 141 ioprio_set 251"
+        " prctl 157 prlimit64 302 setpriority 141 ioprio_set 251"
         " execve 59 execveat 322 fork 57 vfork 58"
         " kill 62 tkill 200 tgkill 234 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 pidfd_send_signal 424",
     ),
@@ -48,7 +48,7 @@ _TABLES: dict[str, tuple[int, int, str]] = {
         " add_key 217 request_key 218 keyctl 219 open_by_handle_at 265 fanotify_init 262"
         " memfd_create 279 memfd_secret 447 shmget 194 shmat 196 semget 190 msgget 186 mq_open 180"
         " socket 198 connect 203 bind 200 listen 201 socketpair 199 sendto 206 clone 220 clone3 435"
-        " prlimit64 261 setpriority 140 ioprio_set 30"
+        " prctl 167 prlimit64 261 setpriority 140 ioprio_set 30"
         " execve 221 execveat 281"
         " kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240 pidfd_send_signal 424",
     ),
@@ -62,18 +62,18 @@ _THREAD = 0x00010000
 
 
 class Where(NamedTuple):
-    """Refuse only where this argument is other than 0 (``bits`` 0), or has one of the bits."""
+    """Refuse only where this argument has one of the ``bits``, or is ``value``; without either, where it is not 0."""
 
     argument: int
     bits: int = 0
+    value: int | None = None
 
 
 _CONDITIONS: dict[str, Where] = {
-    "clone": Where(0, _NEW_NAMESPACES),
+    "clone": Where(0, bits=_NEW_NAMESPACES),
     "prlimit64": Where(0),  # 0: the caller itself
-    "socketpair": Where(
-        1, 2
-    ),  # of datagrams: one end could write to any other socket; streams and packets cannot
+    "prctl": Where(0, value=1),  # the signal at its parent's death, with which it has to end
+    "socketpair": Where(1, bits=2),  # of datagrams: one end could write to any other socket; streams cannot
     "sendto": Where(4),  # with an address; ZMQ's own sockets are connected
 }
 _SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
@@ -129,6 +129,8 @@ def program(*, alone: bool = False, signals_to: int | None = None) -> bytes:
             verdict = [_load(0), (_EQUAL, 1, 0, signals_to or 0), _refuse, _allow]
         elif where is None:
             verdict = [_refuse]
+        elif where.value is not None:
+            verdict = [_load(where.argument), (_EQUAL, 0, 1, where.value), _refuse, _allow]
         elif where.bits:
             verdict = [_load(where.argument), (_ANY_BIT, 0, 1, where.bits), _refuse, _allow]
         else:
