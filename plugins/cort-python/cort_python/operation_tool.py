@@ -15,9 +15,10 @@ from pydantic import Field
 from cort_framework import OpenContext, Outcome, PluginConfig, RequestError, Task, Tool, ToolCall, ToolResult
 from cort_python.calls import CallDied, Caller, CallRaised
 from cort_python.isolation.policy import Policy
-from cort_python.isolation.settings import IsolationConfig, check_required
+from cort_python.isolation.settings import IsolationConfig, check_required, refuse_without
 from cort_python.operations import OperationError, Operations
 from cort_python.outcomes import CALL_DIED, TIMED_OUT
+from cort_python.template import can_fork, layers_here
 
 
 class NativeSchema:
@@ -41,7 +42,7 @@ class OperationTool(Tool):
     operations: ClassVar[str]
     rehearsal: ClassVar[str | None] = None
     """A call that costs next to nothing: see ``Caller``."""
-    parameters = NativeSchema()  # type: ignore[assignment]
+    parameters = NativeSchema()
 
     class Config(PluginConfig):
         timeout_s: float = Field(default=10.0, gt=0)
@@ -63,12 +64,20 @@ class OperationTool(Tool):
     files: Path
     """The folder of what calls make besides text. Names tell the content, so that equal runs make equal text."""
 
-    async def open(self, context: OpenContext) -> None:
+    @property
+    def policy(self) -> Policy:
         isolation = self.config.isolation
+        return Policy(tuple(map(str, isolation.readable)), isolation.without)
+
+    def preflight(self) -> None:
         try:
             load(self.operations).only(self.config.only)
         except OperationError as error:
             raise RequestError(f"only: {error}") from None
+        if require := self.config.isolation.require:
+            refuse_without(require, layers_here(self.policy) if can_fork() else {})
+
+    async def open(self, context: OpenContext) -> None:
         self.files = context.scratch / self.name
         self.caller = Caller(
             f"{self.operations}.answer",
@@ -78,10 +87,10 @@ class OperationTool(Tool):
             concurrency=self.config.concurrency,
             memory_mb=self.config.memory_mb,
             rehearsal=self.rehearsal and {"code": self.rehearsal, "output_limit": self.config.output_limit},
-            policy=Policy(tuple(map(str, isolation.readable)), isolation.without),
+            policy=self.policy,
         )
         await self.caller.open()
-        check_required(isolation, self.caller.layers)
+        check_required(self.config.isolation, self.caller.layers)
 
     async def close(self) -> None:
         if self.caller is not None:
@@ -94,9 +103,12 @@ class OperationTool(Tool):
     async def call(self, call: ToolCall) -> ToolResult:
         """One or more operations, in a process of their own."""
         started = time.monotonic()
-        limit = self.config.output_limit
-        request = {"code": call.code, "arguments": call.arguments, "output_limit": limit}
-        request["only"] = self.config.only
+        request = {
+            "code": call.code,
+            "arguments": call.arguments,
+            "output_limit": self.config.output_limit,
+            "only": self.config.only,
+        }
         outcome, text, dropped, error = await self._answer(request)
         return ToolResult(outcome, text, time.monotonic() - started, dropped, error=error)
 
@@ -108,10 +120,10 @@ class OperationTool(Tool):
             return Outcome.TIMEOUT, TIMED_OUT.format(seconds=self.config.timeout_s), 0, "timeout"
         except CallDied as death:
             return Outcome.RESOURCE_LIMIT, CALL_DIED.format(how=death), 0, str(death)
-        except CallRaised as error:
-            if "MemoryError" not in str(error):
+        except CallRaised as raised:
+            if "MemoryError" not in str(raised):
                 raise
-            return Outcome.RESOURCE_LIMIT, CALL_DIED.format(how=error), 0, str(error)
+            return Outcome.RESOURCE_LIMIT, CALL_DIED.format(how=raised), 0, str(raised)
         for name, data in answer["files"].items():
             self.files.mkdir(parents=True, exist_ok=True)
             (self.files / name).write_bytes(base64.b64decode(data))

@@ -143,7 +143,7 @@ def test_no_answer_can_hang_or_end_the_run_and_the_next_comparison_is_right() ->
                     pass
         assert await grader.correct("\\frac{1}{2}", "2/4")
 
-    with_grader(work, workers=2, timeout_s=0.5)
+    with_grader(work, workers=2, timeout_s=0.3)
 
 
 def test_an_answer_is_text_and_not_a_program(tmp_path: Path) -> None:

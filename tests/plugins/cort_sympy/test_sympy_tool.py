@@ -37,7 +37,7 @@ from cort_sympy.tool import SympyTool
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.Runner, SympyTool]]:
     with asyncio.Runner() as runner:
-        tool = SympyTool(SympyTool.Config(timeout_s=1, concurrency=1))
+        tool = SympyTool(SympyTool.Config(timeout_s=2, concurrency=1))
         runner.run(tool.open(OpenContext(scratch=tmp_path_factory.mktemp("scratch"))))
         yield runner, tool
         runner.run(tool.close())
@@ -193,7 +193,7 @@ def test_a_call_that_takes_too_long_costs_no_other_and_long_results_keep_both_en
         return runner.run(tool.call(ToolCall("sympy", **call)))
 
     hung = ask(code="evaluate(10**10**10)")
-    assert (hung.outcome, hung.text) == (Outcome.TIMEOUT, "[no result within 1 s]")
+    assert (hung.outcome, hung.text) == (Outcome.TIMEOUT, "[no result within 2 s]")
     native = ask(arguments={"operation": "diff", "expression": "x**3", "variable": "x", "order": None})
     assert (native.outcome, native.text) == (Outcome.OK, "3*x**2")
     listed = ask(
@@ -230,9 +230,9 @@ def test_the_tool_keeps_the_contract_of_tools() -> None:
             native={"operation": "gcd", "numbers": ["12", "18"]},
             fails="gcd(12, eighteen(1))",
             hangs="evaluate(10**10**10)",
-            limit_s=1,
+            limit_s=2,
             floods="evaluate(2**20000)",
-            config={"timeout_s": 1},
+            config={"timeout_s": 2},
         )
     )
 
@@ -287,7 +287,7 @@ def test_a_rollout_with_native_calls_gets_answers_and_is_told_what_is_wrong(
     assert type(trajectory).from_json(trajectory.to_json()) == trajectory
 
 
-def test_a_recipe_may_keep_the_tool_to_some_operations(tmp_path: Path) -> None:
+def test_a_recipe_may_keep_the_tool_to_some_operations() -> None:
     tool = SympyTool(SympyTool.Config(only=("gcd", "factorization")))
     shapes = tool.parameters["anyOf"]
     assert [shape["properties"]["operation"]["const"] for shape in shapes] == ["gcd", "factorint"]
@@ -296,8 +296,7 @@ def test_a_recipe_may_keep_the_tool_to_some_operations(tmp_path: Path) -> None:
     assert result["text"] == "error: there is no operation 'lcm'\noperations: gcd"
     misspelt = SympyTool(SympyTool.Config(only=("gdc",)))
     with pytest.raises(RequestError, match="only: there is no operation 'gdc'; did you mean gcd"):
-        asyncio.run(misspelt.open(OpenContext(scratch=tmp_path)))
-    asyncio.run(misspelt.close())
+        misspelt.preflight()
 
 
 def test_the_native_schema_names_every_operation_and_is_json() -> None:
@@ -307,9 +306,9 @@ def test_the_native_schema_names_every_operation_and_is_json() -> None:
     assert len(by_name) > 100
 
 
-def test_every_operation_has_an_example_that_works_and_a_line_of_help() -> None:
-    for operation in operations:
-        assert operation.help.endswith(".") and answer(operation.example)[1] is None
+def test_every_operation_has_an_example_and_a_line_of_help() -> None:
+    for operation in operations:  # that the examples work shows wherever the tool opens: it warms itself with them
+        assert operation.help.endswith(".") and operation.example.startswith(f"{operation.name}(")
 
 
 def test_the_readme_names_every_operation_and_shows_what_a_call_gives() -> None:
