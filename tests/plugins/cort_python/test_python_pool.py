@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from python_sessions import TASK, opened
+from unprivileged import run_as_ordinary_user
 
 from cort_framework import InfrastructureError, Outcome, ToolCall
 from cort_python.pool import Pool
@@ -161,3 +162,19 @@ def test_two_hundred_calls_of_many_sessions_at_once_each_have_their_own_answer(t
         await asyncio.gather(*(one(f"s{number}") for number in range(20)))
 
     with_tool(tmp_path, use, max_kernels=12)
+
+
+AS_ANYBODY = """
+import asyncio
+from cort_python.bench.faith import repetition
+from cort_python.bench.soak import soak
+
+async def main():
+    print(*(await soak(8)).faults, *[row.met async for row in repetition()])
+
+asyncio.run(main())
+"""
+
+
+def test_all_of_it_works_for_an_ordinary_user() -> None:
+    assert run_as_ordinary_user(AS_ANYBODY).strip() == "True"

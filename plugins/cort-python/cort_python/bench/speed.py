@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 from jupyter_client.manager import AsyncKernelManager
 
-from cort_framework import OpenContext, Outcome, Task, ToolCall
+from cort_framework import OpenContext, Outcome, Task, Tool, ToolCall, ToolResult
+from cort_framework.interfaces import ToolSession
 from cort_python.bench.rivals import has_smolagents, python, rerun, smolagents_seconds
 from cort_python.bench.stock import OneSpec, stock_kernel
 from cort_python.bench.table import Measure, Row, compare, side_by_side
-from cort_python.calls import Caller
 from cort_python.client import KernelClient, new_context
-from cort_python.provisioner import shared_template
 from cort_python.tool import PythonSession, PythonTool
 
 LIBRARIES = ["numpy", "sympy", "rdkit.Chem"]
@@ -47,7 +49,7 @@ TASK = Task("bench", "bench")
 
 @asynccontextmanager
 async def opened(**config: object) -> AsyncIterator[PythonTool]:
-    """The tool as a recipe would have it."""
+    """The Python tool as a recipe would have it."""
     tool = PythonTool(PythonTool.Config(**config))
     try:
         await tool.open(OpenContext(scratch=Path(".")))
@@ -56,12 +58,29 @@ async def opened(**config: object) -> AsyncIterator[PythonTool]:
         await tool.close()
 
 
+@asynccontextmanager
+async def opened_tool(module: ModuleType, name: str) -> AsyncIterator[Tool]:
+    """The tool of that name in a plugin's module."""
+    kinds = (kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Tool))
+    tool = next(kind for kind in kinds if getattr(kind, "name", "") == name)()
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            await tool.open(OpenContext(scratch=Path(scratch)))
+            yield tool
+        finally:
+            await tool.close()
+
+
+def succeeded(result: ToolResult, what: str) -> str:
+    """The text of a call that has to succeed."""
+    if result.outcome is not Outcome.OK:
+        raise RuntimeError(f"{what!r} in the bench ended in {result.outcome}: {result.text}")
+    return result.text
+
+
 async def run(session: PythonSession, cell: str) -> str:
     """A cell that has to succeed."""
-    result = await session.call(ToolCall("python", cell))
-    if result.outcome is not Outcome.OK:
-        raise RuntimeError(f"{cell!r} in the bench ended in {result.outcome}: {result.text}")
-    return result.text
+    return succeeded(await session.call(ToolCall("python", cell)), cell)
 
 
 async def timed(tool: PythonTool, cells: Sequence[str]) -> float:
@@ -80,7 +99,6 @@ async def fresh_kernels(rounds: int) -> AsyncIterator[Row]:
             ("fresh confined kernel to first result, by jupyter-client", [], "1 + 1", 12),
             ("the same, numpy, sympy and rdkit imported", LIBRARIES, IMPORTS, 20),
         ):
-            await asyncio.wrap_future(shared_template(tuple(preload)).warm)
 
             async def ours(preload: list[str] = preload, cell: str = cell) -> float:
                 begun = time.perf_counter()
@@ -94,6 +112,7 @@ async def fresh_kernels(rounds: int) -> AsyncIterator[Row]:
                 assert reply.text == "2", reply
                 return seconds
 
+            await ours()  # starts the template
             yield compare(
                 figure, "cold ipykernel, wait_for_ready", await side_by_side(rounds, ours, cold(cell)), limit
             )
@@ -223,21 +242,17 @@ async def stateless(rounds: int) -> AsyncIterator[Row]:
         if not has_cort(name):
             yield Row(figure, baseline, f"≥ {limit}×", "", note=f"cort-{name} is not installed")
             continue
-        caller = Caller(
-            f"cort_{name}.operations:operations.answer",
-            folder=Path("."),
-            timeout_s=30,
-            preload=(f"cort_{name}.warm",),
-        )
-        try:
-            await caller.open()
+        async with (
+            opened_tool(importlib.import_module(f"cort_{name}.tool"), name) as tool,
+            tool.session(TASK, trajectory_id="bench", seed=0) as session,
+        ):
 
-            async def ours(caller: Caller = caller, calls: Sequence[str] = tuple(calls)) -> float:
+            async def ours(
+                session: ToolSession = session, name: str = name, calls: Sequence[str] = tuple(calls)
+            ) -> float:
                 begun = time.perf_counter()
                 for call in calls:
-                    answer = await caller.call({"code": call, "arguments": None, "output_limit": 800})
-                    if answer["error"] is not None:
-                        raise RuntimeError(f"{call!r} in the bench: {answer['error']}")
+                    succeeded(await session.call(ToolCall(name, call)), call)
                 return (time.perf_counter() - begun) / len(calls)
 
             async def theirs(begin: str = begin, calls: Sequence[str] = tuple(calls.values())) -> float:
@@ -247,8 +262,6 @@ async def stateless(rounds: int) -> AsyncIterator[Row]:
                 return (time.perf_counter() - begun) / len(calls)
 
             yield compare(figure, baseline, await side_by_side(rounds, ours, theirs), limit)
-        finally:
-            await caller.close()
 
 
 def has_cort(name: str) -> bool:
