@@ -7,6 +7,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from cort_python import limits as own
 from cort_python.folders import WORK
@@ -54,12 +55,6 @@ class Confinement:
         if self.in_force("seccomp") and (reason := seccomp.missing()):
             self.layers["seccomp"] = State(False, reason)
         self.layers.update(around)
-        if self.in_force("seccomp") and self.in_force("landlock") and self.abi >= SCOPES:
-            self._filters = {alone: seccomp.Filter(seccomp.program(alone=alone)) for alone in (False, True)}
-        if self.in_force("landlock"):
-            self._rules = landlock.Ruleset(
-                readable_paths(policy.readable), _DEVICES, abi=self.abi, listens=policy.foreign
-            )
         self._try_out()
         own.look_up()  # here, once, and not in each child
 
@@ -123,38 +118,44 @@ class Confinement:
     # --- in the template --------------------------------------------------------------------------------------
     def _try_out(self) -> None:
         """Find out what a child can do, in a child, and what it says where it cannot."""
+        if self.in_force("landlock"):
+            self._rules = landlock.Ruleset(
+                readable_paths(self.policy.readable), _DEVICES, abi=self.abi, listens=self.policy.foreign
+            )
+            reach = f"files, TCP, signals, abstract sockets (ABI {self.abi})"
+            self._try("landlock", lambda: self._rules.restrict(), State(True, reach, landlock.gap(self.abi)))
+        if self.in_force("seccomp"):
+            if self.in_force("landlock") and self.abi >= SCOPES:
+                self._filters = {one: seccomp.Filter(seccomp.program(alone=one)) for one in (False, True)}
+            self._try("seccomp", lambda: self._filter(alone=False).install(), State(True, platform.machine()))
         root = os.geteuid() == 0
-        reachable = self.in_force("landlock") or self.open_to_others
-        if self.in_force("privileges") and root and reachable and not self.policy.foreign:
-            self.changes_user = not fails(lambda: own.become_user(FIRST_USER + os.getpid()))
-        elif self.in_force("privileges") and not root:
-            self.namespace_each = not fails(own.enter_user_namespace)
-        if self.in_force("namespaces") and (self.changes_user or self.namespace_each):
-            self.own_mounts = not fails(self._try_mounts)
-        attempts: dict[Layer, Callable[[], None]] = {
-            "rlimits": lambda: own.limit_resources(1, 1, 16),
-            "privileges": own.keep_capabilities,
-            "landlock": lambda: self._rules.restrict(),
-            "seccomp": lambda: self._filter(alone=False).install(),
-        }
-        states: dict[Layer, State] = {
-            "rlimits": State(True, "", self._uncounted(root)),
-            "privileges": State(True, self._privileges(root)),
-            "landlock": State(
-                True, f"files, TCP, signals, abstract sockets (ABI {self.abi})", landlock.gap(self.abi)
-            ),
-            "seccomp": State(True, platform.machine()),
-        }
-        for layer, attempt in attempts.items():
-            if self.in_force(layer):
+        if self.in_force("privileges"):
+            reachable = self.in_force("landlock") or self.open_to_others
+            if root and reachable and not self.policy.foreign:
+                self.changes_user = not fails(lambda: own.become_user(FIRST_USER + os.getpid()))
+            elif not root:
+                self.namespace_each = not fails(own.enter_user_namespace)
+            self._try("privileges", own.keep_capabilities, State(True, self._privileges(root)))
+        if self.in_force("namespaces"):
+            whose = self.changes_user or self.namespace_each
+            self.own_mounts = whose and not fails(self._try_mounts)
+            if not self.own_mounts:
+                state = self.layers["namespaces"]
+                gap = "; ".join(filter(None, (state.gap, "the files of a session have no limit together")))
+                self.layers["namespaces"] = replace(state, gap=gap)
+        if self.in_force("rlimits"):
+            self._try(
+                "rlimits", lambda: own.limit_resources(1, 1, 16), State(True, "", self._uncounted(root))
+            )
 
-                def unprivileged(attempt: Callable[[], None] = attempt) -> None:
-                    own.no_new_privileges()
-                    own.keep_capabilities()
-                    attempt()
+    def _try(self, layer: Layer, attempt: Callable[[], None], state: State) -> None:
+        def unprivileged() -> None:
+            own.no_new_privileges()
+            own.keep_capabilities()
+            attempt()
 
-                reason = fails(unprivileged)
-                self.layers[layer] = State(False, reason) if reason else states[layer]
+        reason = fails(unprivileged)
+        self.layers[layer] = State(False, reason) if reason else state
 
     def _try_mounts(self) -> None:
         if self.namespace_each:
