@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -44,11 +45,25 @@ class Client(ABC):
 
 
 # --- Jupyter's protocol -------------------------------------------------------------------------------------------
-def new_context() -> zmq.asyncio.Context:
-    """One context serves every kernel: a context of its own costs a kernel 12 descriptors and 2 threads."""
-    context = zmq.asyncio.Context()
+def new_context(kernels: int) -> zmq.asyncio.Context:
+    """One context serves that many kernels: a context of its own costs a kernel 12 descriptors and 2 threads."""
+    allow_open_files(4 * kernels + 200)
+    context = zmq.asyncio.Context(io_threads=1 + kernels // 500)
     context.max_sockets = 65_000
     return context
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process have that many open, or as many as it may. Where systems limit them to 256 or 1,024, they let a
+    process ask for more."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def ipc_connection(folder: Path) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class PythonTool(Tool):
 
         c = self.config
         preload = list(dict.fromkeys((*c.preload, *context.preload)))
-        self.zmq = new_context()
+        self.zmq = new_context(c.max_kernels)
         backend: Backend
         if self.forks:
             backend = ForkBackend(

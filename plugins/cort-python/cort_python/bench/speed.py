@@ -93,7 +93,7 @@ async def timed(tool: PythonTool, cells: Sequence[str]) -> float:
 
 async def fresh_kernels(rounds: int) -> AsyncIterator[Row]:
     """A kernel of one's own until its first result, bare and with libraries."""
-    context = new_context()
+    context = new_context(1)
     try:
         for figure, preload, cell, limit in (
             ("fresh confined kernel to first result, by jupyter-client", [], "1 + 1", 12),
