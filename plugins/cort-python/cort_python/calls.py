@@ -171,9 +171,8 @@ class ForkedCalls(Backend):
 
     async def start(self) -> Child:
         await asyncio.shield(asyncio.wrap_future(self._lease.template.warm))
-        child = self._spares.pop(0) if self._spares else None
-        if child is None or not child.alive:
-            child = self._fork()
+        self._drop_dead()
+        child = self._spares.pop(0) if self._spares else self._fork()
         asyncio.get_running_loop().call_soon(self._fill)  # once the call is on its way
         return child
 
@@ -188,12 +187,15 @@ class ForkedCalls(Backend):
 
     def _fill(self) -> None:
         """Have as many spares as there should be."""
-        for child in [child for child in self._spares if not child.alive]:
-            self._spares.remove(child)
-            child.close()
+        self._drop_dead()
         with suppress(InfrastructureError):  # the next call will meet it, too
             while len(self._spares) < self._count and not self._closed:
                 self._spares.append(self._fork(**self._waiting))
+
+    def _drop_dead(self) -> None:
+        for child in [child for child in self._spares if not child.alive]:
+            self._spares.remove(child)
+            child.close()
 
     async def close(self) -> None:
         self._closed = True

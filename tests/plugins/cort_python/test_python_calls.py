@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from cort_framework import InfrastructureError
 from cort_python.calls import CallDied, Caller, CallRaised
 
 BACKENDS = pytest.mark.parametrize("backend", ["fork", "cold"])
+PID = "__import__('os').getpid()"
 SLEEP = "__import__('time').sleep(60)"
 
 
 def with_caller(tmp_path: Path, use: Callable[[Caller], Awaitable[None]], **settings: Any) -> None:
     async def run() -> None:
-        settings.setdefault("timeout_s", 1)
+        settings.setdefault("timeout_s", 20)
         caller = Caller(settings.pop("target", "builtins:eval"), folder=tmp_path, **settings)
         try:
             await use(caller)
@@ -52,7 +54,7 @@ def test_every_way_to_end_badly_is_told_and_costs_no_other_call(tmp_path: Path, 
         await asyncio.wait([call])
         assert await caller.call("print('noise') or [1, {'a': None}]") == [1, {"a": None}]
 
-    with_caller(tmp_path, use, backend=backend, memory_mb=300, concurrency=1)
+    with_caller(tmp_path, use, backend=backend, memory_mb=300, concurrency=1, timeout_s=3)
 
 
 @BACKENDS
@@ -91,7 +93,7 @@ def test_many_calls_at_once_have_each_its_own_answer_and_no_descriptor_stays(tmp
 
 def test_a_long_request_and_a_long_answer_come_through_whole(tmp_path: Path) -> None:
     async def use(caller: Caller) -> None:
-        assert await caller.call(f"'{'é' * 10**7}'[::-1]") == "é" * 10**7
+        assert await caller.call(f"'{'é' * 10**6}'[::-1]") == "é" * 10**6
 
     with_caller(tmp_path, use, timeout_s=60)
 
@@ -131,6 +133,31 @@ def test_a_template_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert await caller.call("1 + 1") == 2
 
     with_caller(tmp_path, use, timeout_s=30)
+
+
+def test_a_spare_serves_one_call_after_its_rehearsal_and_a_dead_one_none(tmp_path: Path) -> None:
+    async def use(caller: Caller) -> None:
+        await caller.open()
+        rehearsed = "__import__('sys').modules.get('rehearsed')"
+        first, second = await caller.call(PID), await caller.call(PID)
+        assert first != second
+        assert await caller.call(rehearsed) == 1
+        await asyncio.sleep(0.2)
+        (waiting,) = children_of(await caller.call("__import__('os').getppid()"))
+        os.kill(waiting, 9)
+        await asyncio.sleep(0.2)
+        assert await caller.call("1 + 1") == 2
+
+    rehearsal = "__import__('sys').modules.setdefault('rehearsed', 1)"
+    with_caller(tmp_path, use, concurrency=1, timeout_s=30, rehearsal=rehearsal)
+
+
+def children_of(pid: int) -> list[int]:
+    """Those that live once the call that asks is gone."""
+    give_up = time.monotonic() + 20
+    while len(found := descendants(pid)) != 1 and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return found
 
 
 REFUSED = {
