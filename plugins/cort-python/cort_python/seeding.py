@@ -17,7 +17,7 @@ from typing import Any
 def seed(value: int) -> None:
     """Seed ``random`` now; numpy's and sympy's generators now or when they are imported."""
     random.seed(value)
-    later = {}
+    later: dict[str, Callable[[Any, int], None]] = {}
     for name, apply in {"numpy.random": _seed_numpy, "sympy.core.random": _seed_sympy}.items():
         if module := sys.modules.get(name):
             apply(module, value)
