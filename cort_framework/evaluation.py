@@ -55,7 +55,9 @@ def prose(trajectory: Trajectory) -> list[tuple[int, int]]:
         visible.append("\n" * (end - start) if turn.author == "tool" else turn.text)
     position, inside = 0, False
     text = "".join(visible)
-    for line in re.findall(r"[^\n]*\n|[^\n]+", text):  # splitlines() also breaks at separators that end no line here
+    for line in re.findall(
+        r"[^\n]*\n|[^\n]+", text
+    ):  # splitlines() also breaks at separators that end no line here
         end = position + len(line)
         fence = _FENCE.match(line.rstrip("\r\n"))
         if fence or inside:

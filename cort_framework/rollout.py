@@ -172,7 +172,9 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
     doing = ["its prompt"]
     try:
         with blame("engine", setup.engine):
-            first.turns.append(prompt_turn(setup.engine.tokenizer, setup.template, task, setup.tools.values()))
+            first.turns.append(
+                prompt_turn(setup.engine.tokenizer, setup.template, task, setup.tools.values())
+            )
         async with deadline(settings.trajectory_timeout_s, lambda: f"trajectory {first.id}, at {doing[0]},"):
             await _grow(line, sessions, setup, doing)
     except DeadlineExceeded as error:

@@ -120,7 +120,9 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            for descriptor in self.own_descriptors:  # a cell could end the template through them, or make it deaf
+            for (
+                descriptor
+            ) in self.own_descriptors:  # a cell could end the template through them, or make it deaf
                 os.close(descriptor)
             os.setsid()
             if request["op"] == "call":

@@ -62,9 +62,7 @@ def test_a_stock_jupyter_client_starts_uses_restarts_and_ends_a_forked_kernel(
     assert not kernels.is_alive()
 
 
-def test_nbclient_runs_a_notebook_in_a_forked_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nbclient_runs_a_notebook_in_a_forked_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient")
     from nbformat.v4 import new_code_cell, new_notebook
 

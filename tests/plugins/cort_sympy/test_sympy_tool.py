@@ -307,7 +307,8 @@ def test_the_native_schema_names_every_operation_and_is_json() -> None:
 
 
 def test_every_operation_has_an_example_and_a_line_of_help() -> None:
-    for operation in operations:  # that the examples work shows wherever the tool opens: it warms itself with them
+    # that the examples work shows wherever the tool opens: it warms itself with them
+    for operation in operations:
         assert operation.help.endswith(".") and operation.example.startswith(f"{operation.name}(")
 
 
