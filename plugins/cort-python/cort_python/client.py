@@ -141,9 +141,8 @@ class LiteClient(Client):
             await writer.drain()
             if (line := await reader.readline()).endswith(b"\n"):
                 return CellReply(**json.loads(line))
-        return (
-            await asyncio.get_running_loop().create_future()
-        )  # never: whoever waits watches the process, too
+        never: asyncio.Future[CellReply] = asyncio.get_running_loop().create_future()
+        return await never  # whoever waits watches the process, too
 
     def close(self) -> None:
         if self._streams is not None:

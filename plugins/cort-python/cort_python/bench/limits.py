@@ -46,6 +46,7 @@ async def memory(alive: int) -> AsyncIterator[Row]:
         f"{theirs:.1f} MB",
         theirs / ours,
         theirs / ours >= 12,
+        "libraries that other processes of this machine have mapped, too, do not count as the cold kernel's own",
     )
     figure = f"memory with its share of what is shared (PSS), {alive} alive"
     yield Row(figure, "", "≤ 11 MB", f"{shared:.1f} MB", met=shared <= 11)
