@@ -63,11 +63,48 @@ class CellCompiler(CachingCompiler):
         return f"<cell {number}>"
 
 
+# --- the iopub channel --------------------------------------------------------------------------------------------
+class Publisher(IOPubThread):
+    """ipykernel's thread for the iopub channel, which knows whether anybody listens there. Our own client does not."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.listeners = 0 if hasattr(IOPubThread, "_handle_subscription") else 1  # else nobody counts them
+        super().__init__(*args, **kwargs)
+
+    def _handle_subscription(self, frames: list[bytes]) -> None:
+        self.listeners += sum(1 if frame[0] else -1 for frame in frames)
+        super()._handle_subscription(frames)
+
+
+class ThriftySession(Session):
+    """Makes no messages for a channel that nobody listens to: they are two thirds of a short call."""
+
+    publisher: Publisher | None = None
+
+    def send(self, stream: Any, *args: Any, **kwargs: Any) -> Any:
+        publisher = self.publisher
+        if (
+            publisher
+            and not publisher.listeners
+            and any(stream is channel for channel in (publisher, publisher.background_socket))
+        ):
+            return None
+        return super().send(stream, *args, **kwargs)
+
+
 # --- output -----------------------------------------------------------------------------------------------------
 class CellStream(OutStream):
     """``sys.stdout`` and ``sys.stderr``: all of it goes to the transcript, the first part to other clients."""
 
     kernel: CortKernel | None = None
+
+    @property
+    def heard(self) -> bool:
+        return bool(getattr(self.pub_thread, "listeners", True))
+
+    def flush(self) -> None:
+        if self.heard:
+            super().flush()
 
     def write(self, string: str) -> int:
         if not isinstance(string, str):
@@ -78,7 +115,7 @@ class CellStream(OutStream):
         if self.kernel is not None and self.kernel.running:
             room = self.kernel.transcript.limit - self.kernel.transcript.total
             self.kernel.transcript.write(string)
-            if room > 0:
+            if room > 0 and self.heard:
                 super().write(string[:room].encode(errors="backslashreplace").decode())
         return len(string)
 
@@ -290,7 +327,7 @@ def build() -> CortKernel:
     """A complete kernel without sockets or threads; ``serve`` gives it those after the fork. Whatever is made or imported
     when it is first needed is needed here, so that it is made once."""
     warnings.filterwarnings("ignore", message="To exit: use")
-    session = Session(key=b"", username="kernel")
+    session = ThriftySession(key=b"", username="kernel")
     kernel = CortKernel.instance(session=session, config=shell_config(), log=quiet_logger())
     kernel.shell.run_cell("1", store_history=False, silent=True)
     kernel.shell.display_formatter.format(1)
@@ -315,9 +352,9 @@ def serve(
         return socket
 
     session, shell = kernel.session, kernel.shell
-    assert session is not None and shell is not None
+    assert isinstance(session, ThriftySession) and shell is not None
     session.key, session.session, session.pid = connection["key"].encode(), uuid.uuid4().hex, os.getpid()
-    iopub = IOPubThread(bind(zmq.XPUB, "iopub"), session=session)
+    iopub = session.publisher = Publisher(bind(zmq.XPUB, "iopub"), session=session)
     beat = ZMQStream(bind(zmq.ROUTER, "hb"), iopub.io_loop)
     beat.on_recv(beat.send_multipart, copy=False)
 
