@@ -224,7 +224,7 @@ def test_in_the_miniature_world_faults_are_found_where_the_texts_have_them_and_n
     right = {"delayed": 0, "distrust": 0}
     missed = {"delayed": 0, "distrust": 0}
     false = {"delayed": 0, "distrust": 0}
-    for text in islice(corpus.texts(5), 400):
+    for text in islice(corpus.texts(5), 600):
         trajectory = _lived(text.prompt, text.response)
         places = {
             "delayed": _places(texts.BY_HAND, trajectory.response),
