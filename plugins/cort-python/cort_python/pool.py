@@ -27,6 +27,10 @@ class Pool:
         self._live = 0
         self._ready: deque[Kernel] = deque()
         self._waiting: deque[asyncio.Future[Kernel]] = deque()
+        self._begun = 0
+        """How many starts there have been."""
+        self._since: dict[asyncio.Future[Kernel], int] = {}
+        """Of those who wait, how many there had been when they came."""
         self._starting: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -34,6 +38,7 @@ class Pool:
         """A kernel that nobody has used. Raises ``InfrastructureError`` where it cannot be started."""
         waiter: asyncio.Future[Kernel] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
+        self._since[waiter] = self._begun
         self._supply()
         try:
             kernel = await waiter
@@ -44,6 +49,8 @@ class Pool:
                 self._ready.appendleft(waiter.result())  # given and given up in the same moment
                 self._supply()
             raise
+        finally:
+            del self._since[waiter]
 
     def release(self, kernel: Kernel) -> asyncio.Task[None]:
         """End the kernel, at once; the task ends when it is gone, its folder too, and its place is free."""
@@ -81,15 +88,16 @@ class Pool:
         wanted = len(self._waiting) + spares - len(self._ready)
         while len(self._starting) < min(wanted, self.starts) and self._live < self.cap:
             self._live += 1
-            self._starting.add(asyncio.ensure_future(self._start()))
+            self._begun += 1
+            self._starting.add(asyncio.ensure_future(self._start(self._begun)))
 
-    async def _start(self) -> None:
+    async def _start(self, number: int) -> None:
         try:
             kernel = await self.backend.start()
         except Exception as error:
             self._live -= 1
             self._over()
-            self._disappoint(error)
+            self._disappoint(error, number)
         else:
             self._over()
             self._ready.append(kernel)
@@ -99,14 +107,16 @@ class Pool:
         if (task := asyncio.current_task()) is not None:
             self._starting.discard(task)
 
-    def _disappoint(self, error: Exception) -> None:
-        """Tell the one who has waited longest. Where nobody waits, a spare is missing, and is tried again when wanted."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(error)
-                self._supply()
-                return
+    def _disappoint(self, error: Exception, number: int) -> None:
+        """Tell the one who has waited longest, unless the start that failed is older than the wait: a template's end must
+        not cost those who come after it a second failure. Where nobody waits, a spare is missing, and is tried again when
+        wanted."""
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
+        if self._waiting:
+            if self._since[self._waiting[0]] < number:
+                self._waiting.popleft().set_exception(error)
+            self._supply()
 
     async def _end(self, kernel: Kernel) -> None:
         try:
