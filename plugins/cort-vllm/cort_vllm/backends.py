@@ -1,0 +1,211 @@
+"""Where vLLM is: in processes of this program's own, or behind an address."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from cort_framework import RequestError, Sampling
+from cort_framework.errors import EngineError
+
+WORKER = "cort_vllm.worker.Reloading"
+Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
+"""Sampled ids and their log-probs, as they come. Closing it ends the request."""
+
+
+class Backend(Protocol):
+    context: int
+    """Tokens that the model reads at most."""
+
+    async def load(self, path: str) -> None:
+        """Sample from this checkpoint; called while nothing is being generated."""
+
+    def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens: ...
+
+    async def close(self) -> None: ...
+
+
+class OwnProcesses:
+    """vLLM's ``AsyncLLM``: its scheduler and workers are processes that end with this one."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
+        self.context = 0
+        self._llm: Any = None
+        self._names = itertools.count()
+
+    async def load(self, path: str) -> None:
+        if self._llm is None:
+            starting = asyncio.create_task(asyncio.to_thread(self._start, path))
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                await starting  # or its processes would be nobody's; now close() finds them
+                raise
+            return
+        await self._llm.pause_generation(mode="wait", clear_cache=True)
+        await self._llm.collective_rpc("cort_load_weights", args=(path,))
+        await self._llm.resume_generation()
+
+    def _start(self, path: str) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = AsyncEngineArgs(
+            model=path,
+            skip_tokenizer_init=True,  # ids in, ids out
+            logprobs_mode="processed_logprobs",
+            worker_extension_cls=WORKER,
+            disable_log_stats=True,
+            **self.arguments,
+        )
+        try:
+            self._llm = AsyncLLM.from_engine_args(arguments)
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise EngineError(
+                f"vLLM did not start with {path}: {reason[0] if reason else type(error).__name__}",
+                "vLLM's own lines above say more; kv_cache_gb and gpu_memory_utilization say how much memory it takes",
+            ) from error
+        self.context = self._llm.model_config.max_model_len
+
+    async def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        parameters = SamplingParams(
+            **_parameters(sampling, stop_ids),
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        name = f"cort-{next(self._names)}"
+        try:
+            async with aclosing(self._llm.generate(tokens_input(list(ids)), parameters, name)) as outputs:
+                async for output in outputs:
+                    (part,) = output.outputs
+                    if part.finish_reason in ("abort", "error"):
+                        raise EngineError(f"vLLM gave up a request: {part.finish_reason}")
+                    yield (
+                        part.token_ids,
+                        [at[token].logprob for at, token in zip(part.logprobs, part.token_ids, strict=True)],
+                    )
+        except EngineDeadError as error:
+            raise EngineError("vLLM's process has died", "its own lines above say why") from error
+
+    async def close(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+
+class Served:
+    """A ``vllm serve`` that runs somewhere. New weights come by the endpoints of its development mode."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.context = 0
+        self._client: Any = None
+        self._model = ""
+
+    async def load(self, path: str) -> None:
+        import httpx
+
+        if self._client is None:
+            limits = httpx.Limits(max_connections=None)  # vLLM queues, not we
+            self._client = httpx.AsyncClient(base_url=self.url, timeout=None, limits=limits)
+        card = (await self._ask("GET", "/v1/models")).json()["data"][0]
+        self._model, self.context = card["id"], card["max_model_len"]
+        paused = await self._ask("POST", "/pause", params={"mode": "wait"}, missing=card["root"] == path)
+        if paused is None:
+            return  # it takes no weights, but those that it was started with are meant
+        try:
+            await self._ask("POST", "/collective_rpc", json={"method": "cort_load_weights", "args": [path]})
+        finally:
+            await self._ask("POST", "/resume")
+
+    async def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens:
+        import httpx
+
+        body = {
+            **_parameters(sampling, stop_ids),
+            "model": self._model,
+            "prompt": list(ids),
+            "logprobs": 0,
+            "return_token_ids": True,
+            "stream": True,
+            # what the checkpoint's generation config would otherwise set
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "frequency_penalty": 0.0,
+            "presence_penalty": 0.0,
+        }
+        try:
+            async with self._client.stream("POST", "/v1/completions", json=body) as response:
+                if response.status_code != 200:
+                    raise self._refused(response.status_code, (await response.aread()).decode(errors="replace"))
+                async for line in response.aiter_lines():
+                    if not line.startswith("data: ") or line == "data: [DONE]":
+                        continue
+                    event = json.loads(line.removeprefix("data: "))
+                    if "choices" not in event:
+                        raise EngineError(f"vLLM at {self.url} gave up a request: {event.get('error', event)}")
+                    for choice in event["choices"]:
+                        yield choice["token_ids"], choice["logprobs"]["token_logprobs"]
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _ask(self, method: str, path: str, *, missing: bool = False, **content: Any) -> Any:
+        """The response; ``None`` where the server has no such endpoint and ``missing`` allows it."""
+        import httpx
+
+        try:
+            response = await self._client.request(method, path, **content)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.status_code == 404 and missing:
+            return None
+        if response.status_code == 404:
+            raise RequestError(
+                f"vLLM at {self.url} takes no new weights: it has no {path}",
+                f"start it with VLLM_SERVER_DEV_MODE=1 and --worker-extension-cls {WORKER}, where only this run reaches it",
+            )
+        if response.status_code >= 400:
+            raise self._refused(response.status_code, response.text, path)
+        return response
+
+    def _refused(self, status: int, text: str, path: str = "/v1/completions") -> EngineError:
+        return EngineError(
+            f"vLLM at {self.url} answered {status} to {path}: {text[:500]}",
+            f"for new weights it is started with --worker-extension-cls {WORKER}, with cort-vllm installed beside it"
+            if path == "/collective_rpc"
+            else None,
+        )
+
+    def _unreachable(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"vLLM at {self.url} cannot be reached: {str(error) or type(error).__name__}", "is `vllm serve` up?"
+        )
+
+
+def _parameters(sampling: Sampling, stop_ids: frozenset[int]) -> dict[str, Any]:
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "ignore_eos": True,  # what ends a sequence is for the framework's tokenizer to say
+        "stop_token_ids": sorted(stop_ids),
+    }
