@@ -150,13 +150,17 @@ class Served:
         try:
             async with self._client.stream("POST", "/v1/completions", json=body) as response:
                 if response.status_code != 200:
-                    raise self._refused(response.status_code, (await response.aread()).decode(errors="replace"))
+                    raise self._refused(
+                        response.status_code, (await response.aread()).decode(errors="replace")
+                    )
                 async for line in response.aiter_lines():
                     if not line.startswith("data: ") or line == "data: [DONE]":
                         continue
                     event = json.loads(line.removeprefix("data: "))
                     if "choices" not in event:
-                        raise EngineError(f"vLLM at {self.url} gave up a request: {event.get('error', event)}")
+                        raise EngineError(
+                            f"vLLM at {self.url} gave up a request: {event.get('error', event)}"
+                        )
                     for choice in event["choices"]:
                         yield choice["token_ids"], choice["logprobs"]["token_logprobs"]
         except httpx.TransportError as error:
@@ -196,7 +200,8 @@ class Served:
 
     def _unreachable(self, error: Exception) -> EngineError:
         return EngineError(
-            f"vLLM at {self.url} cannot be reached: {str(error) or type(error).__name__}", "is `vllm serve` up?"
+            f"vLLM at {self.url} cannot be reached: {str(error) or type(error).__name__}",
+            "is `vllm serve` up?",
         )
 
 
