@@ -311,6 +311,7 @@ def shell_config() -> Config:
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
+    config.Completer.use_jedi = False  # it keeps a cache in the owner's home, which a session cannot reach
     return config
 
 

@@ -70,7 +70,7 @@ def test_outputs_are_equal_from_fresh_kernels_and_from_spares() -> None:
 
 
 class Fragile(PythonTool):
-    """Each session's template is killed once, in the middle of its third call."""
+    """Each session's template is killed once, and its kernel with it, just before its third call."""
 
     @asynccontextmanager
     async def session(self, task: Task, *, trajectory_id: str, seed: int) -> AsyncIterator[Any]:
@@ -83,6 +83,8 @@ class Fragile(PythonTool):
                     backend = tool.pool.backend
                     assert isinstance(backend, ForkBackend)
                     os.kill(backend.template.warm.result(), signal.SIGKILL)
+                    assert self.kernel is not None
+                    await asyncio.wait([self.kernel.exited])  # a quick cell could be done before its process ends
                 return await super().call(call)
 
         broken = self.__dict__.setdefault("broken", set())
