@@ -19,6 +19,7 @@ class Reloading:
         """
         self.reload_weights(weights_path=path)
         for layer in self.model_runner.get_model().modules():
-            if hasattr(layer, "cpu_linear") and getattr(layer, "weight", None) is not None:
-                if layer.weight.numel():  # where only the copy is kept, it was made from the new weights
-                    layer.quant_method.process_weights_after_loading(layer)
+            weight = getattr(layer, "weight", None)
+            # where nothing but the copy is kept, it was made from the new weights
+            if hasattr(layer, "cpu_linear") and weight is not None and weight.numel():
+                layer.quant_method.process_weights_after_loading(layer)

@@ -71,7 +71,7 @@ def test_another_checkpoint_than_the_one_that_was_given_is_refused(
         load = engine._backend.load
         with monkeypatch.context() as patch:
             patch.setattr(engine._backend, "load", lambda path: load(str(checkpoint(spread=0.21))))
-            with pytest.raises(EngineError, match="over the tolerance of 0.0001 for float32"):
+            with pytest.raises(EngineError, match=r"over the tolerance of 0\.0001 for float32"):
                 await engine.load_weights(cort.Weights(str(checkpoint())))
 
     live(run())
