@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 from cort_framework import RequestError, Sampling
@@ -39,6 +39,8 @@ class OwnProcesses:
         self._names = itertools.count()
 
     async def load(self, path: str) -> None:
+        if self._llm is not None and self._llm.errored:
+            await self.close()
         if self._llm is None:
             starting = asyncio.create_task(asyncio.to_thread(self._start, path))
             try:
@@ -47,9 +49,15 @@ class OwnProcesses:
                 await starting  # or its processes would be nobody's; now close() finds them
                 raise
             return
-        await self._llm.pause_generation(mode="wait", clear_cache=True)
-        await self._llm.collective_rpc("cort_load_weights", args=(path,))
-        await self._llm.resume_generation()
+        try:
+            await self._llm.pause_generation(mode="wait", clear_cache=True)
+            await self._llm.collective_rpc("cort_load_weights", args=(path,))
+            await self._llm.resume_generation()
+        except Exception as error:
+            await self.close()  # half-read weights help nobody; the next load starts afresh
+            raise EngineError(
+                f"vLLM could not read {path}: {type(error).__name__}: {error}", "its own lines above say more"
+            ) from error
 
     def _start(self, path: str) -> None:
         from vllm import AsyncEngineArgs
@@ -127,8 +135,11 @@ class Served:
             return  # it takes no weights, but those that it was started with are meant
         try:
             await self._ask("POST", "/collective_rpc", json={"method": "cort_load_weights", "args": [path]})
-        finally:
-            await self._ask("POST", "/resume")
+        except BaseException:
+            with suppress(EngineError):
+                await self._ask("POST", "/resume")
+            raise
+        await self._ask("POST", "/resume")
 
     async def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens:
         import httpx

@@ -179,6 +179,11 @@ class VllmEngine(cort.Engine):
 
         shape = {k: v for k, v in model.config.to_dict().items() if k not in NOT_THE_MODEL}
         if self._backend is not None and self._shape != shape:
+            if self.config.url:
+                raise cort.RequestError(
+                    f"{path} is another model than the one that vLLM at {self.config.url} runs",
+                    "start one server for each model, and name its url in the engine of the stage",
+                )
             await self.close()
         self._shape = shape
         if self._backend is None:
