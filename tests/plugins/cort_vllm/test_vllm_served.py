@@ -1,0 +1,177 @@
+"""The engine against a `vllm serve` that runs beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cort_framework as cort
+from cort_framework.errors import EngineError
+from cort_framework.testing import check_engine
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+
+Make = Callable[..., Path]
+SAMPLING = cort.Sampling(temperature=1.0, top_p=1.0, max_tokens=20, seed=1)
+READY_S = 240
+UNTIED = {"tie_word_embeddings": False}
+
+
+@pytest.fixture(scope="module")
+def url(checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server whose model does not tie its head to its embeddings."""
+    pytest.importorskip("vllm")
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("server") / "log"
+    command = [
+        # `vllm serve` itself asks for a distribution `vllm`, which the one for a CPU is not
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint(**UNTIED))),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
+        *("--kv-cache-memory-bytes", str(100 << 20), "--logprobs-mode", "processed_logprobs"),
+        *("--worker-extension-cls", "cort_vllm.worker.Reloading"),
+    ]
+    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with log.open("w") as lines:
+        server = subprocess.Popen(
+            command, env=environment, stdout=lines, stderr=lines, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + READY_S
+        while True:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
+            try:
+                if httpx.get(f"{address}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def served(url: str, live: Any, tmp_path: Path) -> Any:
+    from cort_vllm.engine import VllmEngine
+
+    made = VllmEngine(VllmEngine.Config(url=url))
+    live(made.open(cort.OpenContext(tmp_path)))
+    return made
+
+
+def test_a_served_engine_keeps_the_contract_of_engines(url: str, checkpoint: Make) -> None:
+    from cort_vllm.engine import VllmEngine
+
+    check_engine(VllmEngine, str(checkpoint(**UNTIED)), {"url": url})
+
+
+def test_a_served_engine_gives_what_one_in_processes_of_its_own_gives(
+    url: str, engine: Any, live: Any, checkpoint: Make, tmp_path: Path
+) -> None:
+    other = served(url, live, tmp_path)
+
+    async def run() -> None:
+        made = []
+        for e in (engine, other):
+            await e.load_weights(cort.Weights(str(checkpoint(**UNTIED)), version=4))
+            calls = [
+                e.generate([5, 6, s], SAMPLING.replace(seed=s, max_tokens=60, stop=("e", "1")))
+                for s in range(8)
+            ]
+            made.append(await asyncio.gather(*calls))
+        await other.close()
+        for ours, theirs in zip(*made, strict=True):
+            assert (ours.ids, ours.stop, ours.weights_version) == (theirs.ids, theirs.stop, 4)
+            assert max(abs(a - b) for a, b in zip(ours.logprobs, theirs.logprobs, strict=True)) < 1e-4
+        assert {one.stop for one in made[0]} >= {"stop"}
+
+    live(run())
+
+
+def test_a_served_engine_takes_new_weights_and_proves_them(
+    url: str, live: Any, checkpoint: Make, tmp_path: Path
+) -> None:
+    engine = served(url, live, tmp_path)
+
+    async def run() -> None:
+        made = []
+        for spread in (0.2, 0.3, 0.2):
+            await engine.load_weights(cort.Weights(str(checkpoint(spread=spread, **UNTIED))))
+            assert engine.load_gap < 2e-5
+            made.append(await engine.generate([5, 6, 7], SAMPLING))
+        await engine.close()
+        assert made[0].logprobs != made[1].logprobs
+        assert made[0].ids == made[2].ids
+
+    live(run())
+
+
+def test_cancelled_calls_leave_nothing_running_on_the_server(
+    url: str, live: Any, checkpoint: Make, tmp_path: Path
+) -> None:
+    import httpx
+
+    engine = served(url, live, tmp_path)
+
+    async def finished(client: httpx.AsyncClient) -> float:
+        lines = (await client.get("/metrics")).text.splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("vllm:request_success_total") and 'finished_reason="length"' in line
+        )
+
+    async def run() -> None:
+        await engine.load_weights(cort.Weights(str(checkpoint(**UNTIED))))
+        engine.tokenizer.eos_ids = frozenset()
+        calls = [
+            asyncio.create_task(engine.generate([5, s], cort.Sampling(1.0, 1.0, 500, seed=s)))
+            for s in range(8)
+        ]
+        async with httpx.AsyncClient(base_url=url) as client:
+            before = await finished(client)
+        await engine.generate([6], cort.Sampling(1.0, 1.0, 3))
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert all(call.cancelled() for call in calls)
+        async with httpx.AsyncClient(base_url=url) as client:
+            while not (await client.post("/reset_prefix_cache")).json()["success"]:  # a request holds a block
+                await asyncio.sleep(0.01)
+            assert await finished(client) == before + 1  # the short one alone came to its end
+        await engine.close()
+
+    live(run())
+
+
+def test_another_model_than_the_servers_and_no_server_at_all_are_errors(
+    url: str, live: Any, checkpoint: Make, tmp_path: Path
+) -> None:
+    engine = served(url, live, tmp_path)
+    live(engine.load_weights(cort.Weights(str(checkpoint(**UNTIED)))))
+    with pytest.raises(cort.RequestError, match="another model than the one that vLLM at"):
+        live(engine.load_weights(cort.Weights(str(checkpoint(num_hidden_layers=1)))))
+    live(engine.close())
+
+    nowhere = served("http://127.0.0.1:9", live, tmp_path)
+    with pytest.raises(EngineError, match="cannot be reached"):
+        live(nowhere.load_weights(cort.Weights(str(checkpoint()))))
+    live(nowhere.close())
