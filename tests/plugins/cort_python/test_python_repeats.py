@@ -84,7 +84,8 @@ class Fragile(PythonTool):
                     assert isinstance(backend, ForkBackend)
                     os.kill(backend.template.warm.result(), signal.SIGKILL)
                     assert self.kernel is not None
-                    await asyncio.wait([self.kernel.exited])  # a quick cell could be done before its process ends
+                    # a quick cell could be done before its process ends
+                    await asyncio.wait([self.kernel.exited])
                 return await super().call(call)
 
         broken = self.__dict__.setdefault("broken", set())
