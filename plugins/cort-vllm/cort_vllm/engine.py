@@ -93,6 +93,14 @@ class VllmEngine(cort.Engine):
         self.load_gap = 0.0
         """Of the last load: the largest gap between sampled log-probs and the checkpoint's own, in nats."""
 
+    async def open(self, context: cort.OpenContext) -> None:
+        """Raises ``RequestError`` where the recipe asks for runs that repeat bit for bit."""
+        if context.deterministic:
+            raise cort.RequestError(
+                "the engine 'vllm' cannot make two runs equal bit for bit: rounding depends on what is batched together",
+                "set deterministic = false in the recipe, or use the engine 'transformers'",
+            )
+
     async def close(self) -> None:
         backend, self._backend, self._version = self._backend, None, None
         if backend is not None:
