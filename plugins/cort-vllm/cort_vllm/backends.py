@@ -109,8 +109,11 @@ class OwnProcesses:
 
     async def close(self) -> None:
         llm, self._llm = self._llm, None
-        if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
+        if llm is None:
+            return
+        if llm.output_handler is not None:
+            llm.output_handler.cancel()  # or it takes the end of the processes for a failure, and says so at length
+        await asyncio.to_thread(llm.shutdown)
 
 
 class Served:
