@@ -276,6 +276,7 @@ class Weights:
     """What an engine is asked to sample from: a folder (or hub id), or a live module of the trainer."""
 
     path: str | None = None
+    """With a module: the checkpoint that it began as, for the tokenizer."""
     module: Any = None
     version: int = 0
     """Stamped on every turn that is sampled with these weights."""

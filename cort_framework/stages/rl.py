@@ -27,7 +27,6 @@ class ReinforcementLearning(Stage):
     def run(self, run: Run) -> StageResult:
         config: ReinforcementLearning.Config = run.config
         weights = Weights(path=run.model)
-        run.runtime.engine(run.stage.engine, weights)  # a live module, which follows, brings no tokenizer
         counts = {"trajectories": 0, "tokens": 0}
 
         with run.log(remember=False) as log:

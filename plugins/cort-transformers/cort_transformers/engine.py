@@ -64,6 +64,8 @@ class TransformersEngine(cort.Engine):
         self._decoder: Decoder | None = None
         self._own = False
         """The weights are not a trainer's."""
+        self._tokenizer_of: str | None = None
+        """The checkpoint that the tokenizer came from."""
         self._deterministic = False
         self._widths: dict[tuple[object, ...], int | None] = {}
         """The width that makes a forward pass reproducible, for each shape of model that was checked."""
@@ -194,6 +196,8 @@ class TransformersEngine(cort.Engine):
         self._own = weights.module is None
         if weights.module is not None:
             model = weights.module
+            if weights.path is not None and weights.path != self._tokenizer_of:
+                self.tokenizer = load_tokenizer(weights.path, model)
         elif weights.path is not None:
             before = None  # two sets of weights may not fit
             model = load_model(weights.path, self.config.dtype, self._device())
@@ -201,7 +205,10 @@ class TransformersEngine(cort.Engine):
         else:
             raise EngineError("weights without a path or a module")
         if not hasattr(self, "tokenizer"):
-            raise EngineError("a live module brings no tokenizer", "load its checkpoint folder first")
+            raise EngineError(
+                "a live module brings no tokenizer", "give its checkpoint as the weights' path, too"
+            )
+        self._tokenizer_of = weights.path or self._tokenizer_of
 
         decoder = before
         if decoder is None or decoder.model is not model:
@@ -224,7 +231,7 @@ class TransformersEngine(cort.Engine):
         number_format = str(model.dtype).removeprefix("torch.")
         tolerance = self.config.tolerance or TOLERANCE[number_format]
         if not self.load_gap <= tolerance:
-            source = weights.path or f"the trainer's {type(model).__name__}"
+            source = weights.path if self._own else f"the trainer's {type(model).__name__}"
             raise EngineError(
                 f"what the engine samples is not what {source} says: log-probs differ by up to "
                 f"{self.load_gap:.2g} nats, over the tolerance of {tolerance:g} for {number_format}",

@@ -201,7 +201,7 @@ class _Rollouts:
     def _weights(self, trainer: Any, version: int) -> cort.Weights:
         module = trainer.accelerator.unwrap_model(trainer.model)
         if self.config.placement == "shared":
-            return cort.Weights(module=module, version=version)
+            return cort.Weights(path=self.context.model, module=module, version=version)
         folder = self.context.folder / "policy"
         module.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)

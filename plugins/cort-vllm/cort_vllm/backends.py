@@ -130,7 +130,8 @@ class Served:
 
         if self._client is None:
             limits = httpx.Limits(max_connections=None)  # vLLM queues, not we
-            self._client = httpx.AsyncClient(base_url=self.url, timeout=None, limits=limits)
+            timeout = httpx.Timeout(None, connect=30)  # how long an answer may take is for the rollout to say
+            self._client = httpx.AsyncClient(base_url=self.url, timeout=timeout, limits=limits)
         card = (await self._ask("GET", "/v1/models")).json()["data"][0]
         self._model, self.context = card["id"], card["max_model_len"]
         paused = await self._ask("POST", "/pause", params={"mode": "wait"}, missing=card["root"] == path)

@@ -165,7 +165,7 @@ class VllmEngine(cort.Engine):
         Raises ``RequestError`` where the weights are a live module or the path cannot be loaded, ``EngineError`` where
         vLLM fails or does not sample from these weights.
         """
-        if weights.path is None:
+        if weights.module is not None or weights.path is None:
             raise cort.RequestError(
                 "the engine 'vllm' cannot sample from a model that lives in the trainer",
                 'write the weights to a folder at every step: placement = "disk" in the options of the trainer',
