@@ -1,7 +1,8 @@
 """The families of problems: each is long to work out by hand and one to four lines of Python.
 
 A family draws parameters at a level: 1 (easy) to 4 for what fits a page by hand, `LARGE` for what one starts by hand and gives
-up, and `OUT_OF_RANGE` for sizes that no text of the corpus and no training task contains. Every draw comes from the ``random.Random`` that is passed in.
+up, and `OUT_OF_RANGE` for sizes that no problem of the family has in the corpus or among the training tasks. Every draw comes
+from the ``random.Random`` that is passed in.
 """
 
 from __future__ import annotations
@@ -349,9 +350,8 @@ class BaseConversion(Family):
     def sample(self, rng: Random, level: int) -> Parameters:
         base = rng.randint(4 if level == OUT_OF_RANGE else 3, 9)
         length = {1: 2, 2: 3, 3: 4, 4: 5, LARGE: rng.randint(6, 9), OUT_OF_RANGE: 9}[level]
-        first = rng.randrange(
-            1, min(base, 3) if length == 9 else base
-        )  # of nine digits, those from 3 on are out of range
+        end = min(base, 3) if length == 9 else base  # of nine digits, those from 3 on are out of range
+        first = rng.randrange(1, end)
         if level == OUT_OF_RANGE:
             first = rng.randrange(3, base)
         digits = [first, *(rng.randrange(base) for _ in range(length - 1))]

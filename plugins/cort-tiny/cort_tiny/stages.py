@@ -117,10 +117,9 @@ class TinyCorpus(Stage):
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         config = self.config
-        words = islice(
-            texts(config.corpus_seed), TOKENIZER_TEXTS
-        )  # of every kind, whatever this corpus is made of
-        tokenizer = train_tokenizer((f"{t.prompt}\n{t.response}" for t in words), config.vocabulary)
+        # texts of every kind, whatever this corpus is made of
+        mixture = islice(texts(config.corpus_seed), TOKENIZER_TEXTS)
+        tokenizer = train_tokenizer((f"{t.prompt}\n{t.response}" for t in mixture), config.vocabulary)
         tokenizer.save_pretrained(folder)
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]

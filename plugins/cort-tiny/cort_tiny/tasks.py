@@ -25,7 +25,7 @@ class TinyTasks(TaskSource):
         """What to draw."""
 
         split: Split = "train"
-        """`train`, `test` (in range, held out of the corpus) or `test-out` (larger than anything in the corpus)."""
+        """`train`, `test` (in range, held out of the corpus) or `test-out` (larger than its family's problems there)."""
         size: int = Field(default=100, ge=1)
         """How many tasks."""
         seed: int = Field(default=0, ge=0)

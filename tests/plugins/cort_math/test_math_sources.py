@@ -121,7 +121,9 @@ def test_the_answers_of_the_benchmarks_are_equal_to_themselves() -> None:
     grader = Grader(timeout_s=20)
     misses = []
     try:
-        for path in sorted(Path(os.environ["CORT_BENCHMARKS"]).glob("*.jsonl")):
+        paths = sorted(Path(os.environ["CORT_BENCHMARKS"]).glob("*.jsonl"))
+        assert paths, "CORT_BENCHMARKS names a folder without any benchmark"
+        for path in paths:
             for task in jsonl(path).tasks():
                 assert task.answer is not None
                 # straight to the comparison: equal strings would be right without it
