@@ -132,7 +132,8 @@ def test_native_arguments_that_are_not_the_schemas_are_explained(tmp_path: Path,
     assert result.outcome is Outcome.PROGRAM_ERROR and '{"code": "…"}' in result.text
 
 
-def test_the_tool_conforms() -> None:
+@pytest.mark.parametrize("backend", ["fork", "lite"])
+def test_the_tool_conforms(backend: str) -> None:
     check_tool_conformance(
         ToolCase(
             PythonTool,
@@ -144,6 +145,6 @@ def test_the_tool_conforms() -> None:
             hangs="while True: pass",
             limit_s=2,
             floods="print('x' * 10**6)",
-            config={"timeout_s": 1},
+            config={"timeout_s": 1, "backend": backend},
         )
     )

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from cort_framework import Outcome, ToolResult
-from cort_framework.testing import ToolCase, check_tool_conformance
-from cort_python.tool import PythonTool
 
 Cells = Callable[..., list[ToolResult]]
 
@@ -62,20 +60,3 @@ def test_limits_ends_and_deaths_are_the_same(cells: Cells) -> None:
 def test_what_is_ipythons_alone_is_not_there(cells: Cells, code: str) -> None:
     (result,) = cells(code, backend="lite")
     assert result.outcome is Outcome.PROGRAM_ERROR
-
-
-def test_it_conforms() -> None:
-    check_tool_conformance(
-        ToolCase(
-            PythonTool,
-            works="print(6 * 7)",
-            text="42",
-            native={"code": "6 * 7"},
-            fails="1 / 0",
-            state=("x = 41", "x + 1", "42"),
-            hangs="while True: pass",
-            limit_s=2,
-            floods="print('x' * 10**6)",
-            config={"timeout_s": 1, "backend": "lite"},
-        )
-    )
