@@ -56,8 +56,8 @@ KINDS: Mapping[str, tuple[type[Plugin], str]] = {
 """Each kind of plugin, its base class and the hook that gives it."""
 
 CORE = "cort-framework"
-BUILTIN_MODULES = ("cort_framework.stages",)
-"""What the core itself provides comes through the same hooks."""
+BUILTIN_MODULES = {"cort": "cort_framework.stages", "bench": "cort_framework.cli.bench"}
+"""What the core itself provides comes through the same hooks: name of the plugin and its module."""
 
 PRESENTATION = ("cli/", "display.py", "testing.py")
 """Files whose change changes no result: they are left out of an editable install's version."""
@@ -227,7 +227,7 @@ def _builtins() -> list[InstalledPlugin]:
         release, editable = version(CORE), _is_editable(Distribution.from_name(CORE))
     except PackageNotFoundError:  # run from a folder, not installed
         release, editable = "0", True
-    return [InstalledPlugin("cort", m, CORE, release, editable=editable) for m in BUILTIN_MODULES]
+    return [InstalledPlugin(n, m, CORE, release, editable=editable) for n, m in BUILTIN_MODULES.items()]
 
 
 def _is_editable(dist: Distribution) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from cort_framework.discovery import CORE, KINDS, Failure, InstalledPlugin, Provider, check_class, discover
+from cort_framework.discovery import KINDS, Failure, InstalledPlugin, Provider, check_class, discover
 from cort_framework.errors import PluginError, PluginFault
 from cort_framework.interfaces import Plugin, PluginConfig
 
@@ -146,26 +146,36 @@ class Registry:
         return owners[0].models()[name] if owners else None
 
     def command_groups(self) -> dict[str, list[InstalledPlugin]]:
-        """Command-group names and the plugins behind each. Nothing is imported for it."""
+        """Command-group names and the plugins behind each: those of one name share a group. Nothing is imported for it."""
         groups: dict[str, list[InstalledPlugin]] = {}
         for plugin in self.plugins:
-            if plugin.distribution != CORE:
-                groups.setdefault(plugin.name, []).append(plugin)
+            groups.setdefault(plugin.name, []).append(plugin)
         return groups
 
-    def commands(self, group: str) -> list[click.Command]:
-        """The commands of a plugin's group. Raises ``PluginError`` where two plugins claim it, or it failed."""
-        plugins = self.command_groups().get(group, [])
-        if len(plugins) > 1:
-            owners = " and by ".join(p.distribution for p in plugins)
-            raise PluginError(
-                f"the command group '{group}' is claimed by {owners}", "uninstall one of the two"
-            )
-        commands = list(plugins[0].call("cort_commands") or ()) if plugins else []
-        for plugin, failure in self.suspects("", "cort_commands"):
-            if plugin in plugins:
-                raise absent_because(f"the commands of '{group}' are not there", plugin, failure)
+    def commands(self, group: str) -> dict[str, list[tuple[str, click.Command]]]:
+        """The commands of a group by name, each with every distribution that has one of that name."""
+        commands: dict[str, list[tuple[str, click.Command]]] = {}
+        for plugin in self.command_groups().get(group, []):
+            for command in plugin.call("cort_commands") or ():
+                commands.setdefault(str(command.name), []).append((plugin.distribution, command))
         return commands
+
+    def command(self, group: str, name: str) -> click.Command | None:
+        """A command of a group. Raises ``PluginError`` where two distributions claim it, or where there is none and a plugin
+        of the group, which may have had it, failed."""
+        found = self.commands(group).get(name, [])
+        if len(found) > 1:
+            owners = " and by ".join(distribution for distribution, _ in found)
+            raise PluginError(
+                f"the command '{group} {name}' is claimed by {owners}", "uninstall one of the two"
+            )
+        if found:
+            return found[0][1]
+        behind = self.command_groups().get(group, [])
+        for plugin, failure in self.suspects("", "cort_commands"):
+            if plugin in behind:
+                raise absent_because(f"the command '{group} {name}' is not there", plugin, failure)
+        return None
 
     def load_all(self) -> None:
         """Asks every plugin for everything, so that all failures are known."""

@@ -41,9 +41,10 @@ class LazyGroup(click.Group):
             return command
         from cort_framework.registry import default_registry
 
-        if commands := default_registry().commands(cmd_name):
-            return click.Group(cmd_name, commands, help=f"Commands of the plugin {cmd_name}.")
-        return None
+        registry = default_registry()
+        behind = registry.command_groups().get(cmd_name, [])
+        there = registry.commands(cmd_name) or any(p.failures for p in behind)
+        return PluginGroup(cmd_name) if there else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from cort_framework.registry import default_registry
@@ -51,10 +52,48 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
         registry = default_registry()
-        groups = [p for p in registry.plugins if p.name not in COMMANDS and p.call("cort_commands")]
-        if groups:
+        groups = {
+            name: plugins for name, plugins in registry.command_groups().items() if name not in COMMANDS
+        }
+        rows = [
+            (name, f"from {' and '.join(dict.fromkeys(owners))}")
+            for name, plugins in groups.items()
+            if (owners := [f"{p.distribution} {p.release}" for p in plugins if p.call("cort_commands")])
+        ]
+        if rows:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(p.name, f"from {p.distribution} {p.release}") for p in groups])
+                formatter.write_dl(rows)
+
+
+class PluginGroup(click.Group):
+    """The commands of all plugins of one name: several may share a group."""
+
+    def __init__(self, name: str) -> None:
+        from cort_framework.registry import default_registry
+
+        self._registry = default_registry()
+        owners = dict.fromkeys(p.distribution for p in self._registry.command_groups()[name])
+        super().__init__(name, help=f"Commands from {' and '.join(owners)}.")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._registry.commands(str(self.name)))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._registry.command(str(self.name), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Also where two claim a command: its line says so."""
+        rows = [
+            (
+                name,
+                " and ".join(d for d, _ in found) + " claim it"
+                if found[1:]
+                else found[0][1].get_short_help_str(80),
+            )
+            for name, found in sorted(self._registry.commands(str(self.name)).items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

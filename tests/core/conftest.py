@@ -31,13 +31,19 @@ class Site:
         )
 
     def write(
-        self, distribution: str, source: str, version: str = "1.0", requires: tuple[str, ...] = ()
+        self,
+        distribution: str,
+        source: str,
+        version: str = "1.0",
+        requires: tuple[str, ...] = (),
+        entry: str | None = None,
     ) -> Path:
-        """A distribution of one module with this source."""
+        """A distribution of one module with this source; its entry point is ``entry``, or called as it is itself."""
         module = distribution.replace("-", "_")
         path = self.folder / f"{module}.py"
         path.write_text(f"import cort_framework as cort\n{source}")
-        self._describe(distribution, version, {distribution.removeprefix("cort-"): module}, requires)
+        entries = {entry or distribution.removeprefix("cort-"): module}
+        self._describe(distribution, version, entries, requires)
         return path
 
     def _describe(

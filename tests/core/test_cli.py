@@ -193,6 +193,29 @@ def test_a_plugin_s_commands_are_a_group_of_their_own(site: Site) -> None:
     assert broken.returncode == 2 and "outside-broken" in broken.stderr
 
 
+def commands(*names: str) -> str:
+    """The source of a plugin with commands that print their own names."""
+    made = "".join(f"@click.command()\ndef {n}(): click.echo('{n} of ' + __name__)\n" for n in names)
+    return f"import click\n{made}@cort.hookimpl\ndef cort_commands(): return [{', '.join(names)}]\n"
+
+
+def test_plugins_of_one_name_share_a_group_of_commands_and_a_name_claimed_twice_is_nobody_s(
+    site: Site,
+) -> None:
+    site.write("cort-one", commands("brew", "pour"), entry="bench")
+    site.write("cort-two", commands("grind", "pour"), entry="bench")
+    site.write("cort-three", "import a_module_that_nobody_has", entry="bench")
+    assert site.cort("bench", "brew").stdout == "brew of cort_one\n"
+    assert site.cort("bench", "grind").stdout == "grind of cort_two\n"
+    claimed = site.cort("bench", "pour")
+    assert claimed.returncode == 2
+    assert "the command 'bench pour' is claimed by cort-one and by cort-two" in claimed.stderr
+    absent = site.cort("bench", "roast")
+    assert absent.returncode == 2 and "cort-three 1.0" in absent.stderr
+    shown = " ".join(site.cort("bench", "--help").stdout.split())
+    assert "brew" in shown and "pour cort-one and cort-two claim it" in shown
+
+
 def test_a_fault_in_a_plugin_s_code_is_said_to_be_the_plugin_s(site: Site) -> None:
     command = "import click\n@click.command()\ndef oops(): raise ValueError('no')\n"
     site.write("cort-oops", f"{command}@cort.hookimpl\ndef cort_commands(): return [oops]")

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cort_framework.cli import main
+from cort_framework.cli.bench.table import Row, compare
 from cort_python.bench import command, faith, speed
 from cort_python.bench.rivals import rerun
-from cort_python.bench.table import Row, compare
 
 
 def test_a_ratio_is_of_medians_and_meets_its_target_or_not() -> None:

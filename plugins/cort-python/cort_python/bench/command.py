@@ -6,14 +6,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from functools import partial
 
 import click
 
 from cort_framework import CortError
-from cort_framework.cli.options import echo_json, echo_table, json_option
-from cort_python.bench.table import Row
+from cort_framework.cli.bench.table import Row, report
+from cort_framework.cli.options import json_option
 
 Section = Callable[[], AsyncIterator[Row]]
 
@@ -60,19 +59,7 @@ def tools(parts: tuple[str, ...], rounds: int, alive: int, sessions: int, as_jso
         raise click.BadParameter(f"{unknown[0]!r}; there are {', '.join(known)}", param_hint="PARTS")
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     rows = asyncio.run(_measure([known[part] for part in parts or known]))
-    if as_json:
-        echo_json([asdict(row) for row in rows])
-    else:
-        echo_table(
-            ("figure", "baseline", "ours", "baseline's", "ratio", "target", ""), [_cells(row) for row in rows]
-        )
-        for row in rows:
-            if row.note:
-                click.echo(f"{row.figure}: {row.note}")
-    if missed := [row.figure for row in rows if row.met is False]:
-        raise CortError(
-            f"missed: {'; '.join(missed)}", "a busy machine moves ratios: run the part again by its name"
-        )
+    report(rows, as_json)
 
 
 async def _measure(parts: list[Section]) -> list[Row]:
@@ -83,9 +70,3 @@ async def _measure(parts: list[Section]) -> list[Row]:
             sys.stderr.flush()
             rows.append(row)
     return rows
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    verdict = {True: "met", False: "MISSED", None: "not measured"}[row.met]
-    ratio = "" if row.ratio is None else f"{row.ratio:.3g}×"
-    return row.figure, row.baseline, row.ours, row.theirs, ratio, row.target, verdict

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from cort_framework import CortError, ToolCall
+from cort_framework.cli.bench.table import Row
 from cort_python.bench.limits import as_root
 from cort_python.bench.soak import soak
 from cort_python.bench.speed import TASK, opened
 from cort_python.bench.states import CELLS, REPLAYED, differences, replays_that_agree
-from cort_python.bench.table import Row
 from cort_python.isolation.trials import Trial, run_attacks, run_hangs
 
 REPEATED = (

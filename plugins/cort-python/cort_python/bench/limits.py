@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from statistics import mean
 
+from cort_framework.cli.bench.table import Row
 from cort_python.bench.memory import Peak, own, proportional
 from cort_python.bench.speed import IMPORTS, LIBRARIES, TASK, opened, run
 from cort_python.bench.stock import stock_kernel
-from cort_python.bench.table import Row
 
 FLOOD = 300_000_000
 """Characters."""

@@ -15,10 +15,10 @@ from types import ModuleType
 from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import OpenContext, Outcome, Task, Tool, ToolCall, ToolResult
+from cort_framework.cli.bench.table import Measure, Row, compare, side_by_side
 from cort_framework.interfaces import ToolSession
 from cort_python.bench.rivals import has_smolagents, python, rerun, smolagents_seconds
 from cort_python.bench.stock import OneSpec, stock_kernel
-from cort_python.bench.table import Measure, Row, compare, side_by_side
 from cort_python.client import KernelClient, new_context
 from cort_python.tool import PythonSession, PythonTool
 

@@ -1,11 +1,16 @@
-"""What a row of the table is, and how two ways of doing a thing are timed side by side."""
+"""For every ``cort bench`` command: what a row of its table is, and how two ways of doing a thing are timed side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Literal
+
+import click
+
+from cort_framework.cli.options import echo_json, echo_table
+from cort_framework.errors import CortError
 
 Measure = Callable[[], Awaitable[float]]
 """Seconds."""
@@ -65,3 +70,25 @@ def milliseconds(seconds: list[float]) -> str:
 
 def rate(seconds: list[float]) -> str:
     return f"{1 / median(seconds):.1f} a second"
+
+
+def report(rows: Sequence[Row], as_json: bool = False) -> None:
+    """Prints the table. Raises ``CortError``, exit code 1, where a row missed its target."""
+    if as_json:
+        echo_json([asdict(row) for row in rows])
+    else:
+        head = ("figure", "baseline", "ours", "baseline's", "ratio", "target", "")
+        echo_table(head, [_cells(row) for row in rows])
+        for row in rows:
+            if row.note:
+                click.echo(f"{row.figure}: {row.note}")
+    if missed := [row.figure for row in rows if row.met is False]:
+        raise CortError(
+            f"missed: {'; '.join(missed)}", "a busy machine moves ratios: run the part again by its name"
+        )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    verdict = {True: "met", False: "MISSED", None: "not measured"}[row.met]
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g}×"
+    return row.figure, row.baseline, row.ours, row.theirs, ratio, row.target, verdict
