@@ -61,6 +61,8 @@ class GroupRelativeTrainer(cort.Trainer):
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         from datasets import Dataset
 
+        from cort_trl.policy import PolicyTrainer
+
         config = self.config
         if context.rollout is None or context.load_weights is None:
             raise cort.CortError(
@@ -74,7 +76,7 @@ class GroupRelativeTrainer(cort.Trainer):
         model, tokenizer = load(context.model, config.dtype)
         rows = task_order(len(context.tasks), config.prompts_per_step, config.steps, context.seed)
         with quiet():
-            trainer = _trainer_class()(
+            trainer = PolicyTrainer(
                 model=model,
                 processing_class=tokenizer,
                 reward_funcs=reward,
@@ -144,89 +146,3 @@ def reward(
 ) -> list[float | None]:
     """The framework's reward functions have scored each trajectory already; ``None`` leaves it out of its group."""
     return list(reward)
-
-
-def _trainer_class() -> Any:
-    import torch
-    from trl import GRPOTrainer
-
-    class PolicyTrainer(GRPOTrainer):
-        """What TRL 1.16 does for vLLM alone, for any engine: the policy that the ratio is taken to is the one that
-        sampled, by the log-probs that it sampled with."""
-
-        _recomputed: torch.Tensor | None = None
-
-        def note(self, figures: dict[str, float]) -> None:
-            for name, value in figures.items():
-                self._metrics["train"][f"rollout/{name}"].append(float(value))
-
-        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-            output["old_per_token_logps"] = output["sampling_per_token_logps"]
-            return output
-
-        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-            loss = super()._compute_loss(model, inputs)
-            updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
-            if self.state.global_step % updates == 0:  # the weights are still those that sampled
-                mask = inputs["completion_mask"] * inputs["tool_mask"]
-                assert self._recomputed is not None
-                gap = ((self._recomputed - inputs["sampling_per_token_logps"]) * mask).abs().max()
-                self._metrics["train"]["logprob_gap"].append(gap.item())
-            return loss
-
-        def _get_per_token_logps_and_entropies(
-            self,
-            model: Any,
-            input_ids: torch.Tensor,
-            attention_mask: torch.Tensor,
-            logits_to_keep: int,
-            batch_size: int | None = None,
-            **kwargs: Any,
-        ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-            """As TRL has it, ``[sequences, logits_to_keep]``, but of sequences that begin at position 0.
-
-            TRL pads prompts on the left, and all of a step to its longest. In float32 a rotary model's log-probs move
-            by up to 1e-4 with the padding; and most of it is work for nothing. Here each forward pass takes sequences
-            of like length, padded on the right to the longest of its own.
-            """
-            if model is self.model and not torch.is_grad_enabled():
-                # TRL asks what the policy would say now of a step that several updates share; we know what it said
-                return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
-            order = attention_mask.sum(1).argsort(stable=True)
-            logps, entropies = [], []
-            for rows in order.split(batch_size or len(order)):
-                ids, mask = _begin_at_zero(input_ids[rows], attention_mask[rows])
-                found = super()._get_per_token_logps_and_entropies(
-                    model, ids, mask, ids.shape[1] - 1, **kwargs
-                )
-                # column t of what is found is for the token at position t + 1
-                prompt = attention_mask[rows, :-logits_to_keep].sum(1, keepdim=True)
-                columns = prompt - 1 + torch.arange(logits_to_keep, device=prompt.device)
-                columns = columns.clamp(max=ids.shape[1] - 2)  # behind its end a sequence has no loss
-                logps.append(found[0].gather(1, columns))
-                entropies.append(None if found[1] is None else found[1].gather(1, columns))
-            back = order.argsort()
-            together = torch.cat(logps)[back]
-            self._recomputed = together.detach()
-            return together, None if entropies[0] is None else torch.cat(entropies)[back], found[2]
-
-        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            gaps = self._metrics["train"].get("logprob_gap")
-            if gaps:
-                self._metrics["train"]["logprob_gap"] = [
-                    max(gaps)
-                ]  # TRL logs means; a gap is about the worst
-            super().log(logs, *args, **kwargs)
-
-    return PolicyTrainer
-
-
-def _begin_at_zero(ids: Any, mask: Any) -> tuple[Any, Any]:
-    """Sequences padded on both sides, ``[sequences, width]``, as sequences padded on the right to the longest."""
-    import torch
-
-    length = mask.sum(1, keepdim=True)
-    columns = torch.arange(int(length.max()), device=ids.device)
-    source = (mask.argmax(1, keepdim=True) + columns).clamp(max=ids.shape[1] - 1)
-    return ids.gather(1, source), (columns < length).to(mask.dtype)
