@@ -40,6 +40,7 @@ class Runtime:
         self._opened: list[Plugin] = []
         self._plugins: dict[Hashable, Plugin] = {}
         self._weights: dict[Hashable, Weights] = {}
+        self._streams: dict[concurrent.futures.Future[None], tuple[queue.Queue[Any], threading.Event]] = {}
         self.scratch = Path(tempfile.mkdtemp(prefix="cort-"))
         self.context = OpenContext(self.scratch, seed, deterministic, preload)
         self._thread.start()
@@ -88,6 +89,7 @@ class Runtime:
                 ended.set()
 
         future = asyncio.run_coroutine_threadsafe(pump(), self._loop)
+        self._streams[future] = box, ended
         clock = self._loop.time
         limit = clock() + timeout
         try:
@@ -103,6 +105,17 @@ class Runtime:
                 yield value
         finally:
             future.cancel()
+            ended.wait(30)
+            del self._streams[future]
+
+    def interrupt(self) -> None:
+        """Cancel every stream that is under way, whichever thread reads it (there ``asyncio.CancelledError`` is raised), and
+        wait until what it had begun is wound up."""
+        streams = dict(self._streams)
+        for future, (box, _) in streams.items():
+            future.cancel()
+            box.put(("error", asyncio.CancelledError()))
+        for _, ended in streams.values():
             ended.wait(30)
 
     def plugin(self, resolved: Resolved, kind: type[P]) -> P:

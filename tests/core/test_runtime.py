@@ -129,6 +129,32 @@ def test_a_stream_that_is_closed_or_left_by_an_exception_is_cancelled_before_the
         assert numbers.ended.is_set()
 
 
+def test_a_stream_that_another_thread_reads_can_be_interrupted() -> None:
+    numbers, seen, raised = Numbers(2, hang=True), [], []
+    two = threading.Event()
+
+    def read() -> None:
+        try:
+            for n in runtime.stream(numbers(), 60, "it"):
+                seen.append(n)
+                if len(seen) == 2:
+                    two.set()
+        except asyncio.CancelledError as error:
+            raised.append(error)
+
+    with Runtime() as runtime:
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert two.wait(10)
+        runtime.interrupt()
+        assert numbers.ended.is_set()
+        reader.join(10)
+        assert not reader.is_alive()
+        assert len(raised) == 1
+        runtime.interrupt()  # nothing is under way
+        assert list(runtime.stream(Numbers(3)(), 10, "it")) == [0, 1, 2]
+
+
 def test_a_stream_has_one_deadline_for_all_its_items() -> None:
     numbers = Numbers(2, hang=True)
     with Runtime() as runtime:
