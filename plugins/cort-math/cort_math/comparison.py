@@ -7,6 +7,7 @@ Importing this takes a good part of a second, after which comparisons are quick.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from math_verify import (  # type: ignore[import-untyped]
@@ -20,10 +21,23 @@ TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()
 
 
 def correct(gold: str, answer: str) -> bool:
-    """Whether ``answer``, the content of a ``\\boxed{}``, means the same as ``gold``."""
+    """Whether ``answer``, the content of a ``\\boxed{}``, means the same as ``gold``. An inequality means its interval."""
+    if {_enclosure(gold), _enclosure(answer)} == {"set", "ordered"}:
+        return False  # Math-Verify takes (1, 2) for {1, 2}
     expected = parse(f"${gold}$", TARGETS, parsing_timeout=None)
     given = parse(f"\\boxed{{{answer}}}", TARGETS, parsing_timeout=None)
-    return bool(expected and given and verify(expected, given, timeout_seconds=None))
+    same = expected and given and verify(expected, given, allow_set_relation_comp=True, timeout_seconds=None)
+    return bool(same)
+
+
+_SET = re.compile(r"\\\{[^()\[\]]*\\\}")
+_ORDERED = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]]")
+
+
+def _enclosure(text: str) -> str | None:
+    """``set`` for {1, 2}; ``ordered`` for a pair, a point or an interval; ``None`` for anything else."""
+    text = re.sub(r"\\left|\\right|[$\s]", "", text)
+    return "set" if _SET.fullmatch(text) else "ordered" if _ORDERED.fullmatch(text) else None
 
 
 def readable(gold: str) -> bool:
