@@ -37,6 +37,7 @@ def cort_filters() -> list[type[Filter]]:
 
 @hookimpl
 def cort_task_sources() -> list[type[TaskSource]]:
+    from cort_math.benchmarks import BenchmarkSource
     from cort_math.sources import HuggingFaceSource, JsonlSource
 
-    return [HuggingFaceSource, JsonlSource]
+    return [BenchmarkSource, HuggingFaceSource, JsonlSource]

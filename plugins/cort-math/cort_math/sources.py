@@ -23,7 +23,8 @@ class Fields(PluginConfig):
     prompt: str = "prompt"
     """Field with the problem's text."""
     answer: str = "answer"
-    """Field with the answer; where it holds a whole solution, the last \\boxed{} in it counts."""
+    """Field with the answer; where it holds a whole solution, the last \\boxed{} in it counts. Several answers in a list are
+    all asked for."""
     id: str = "id"
     """Field that identifies the problem; rows without it are numbered."""
     limit: PositiveInt | None = None
@@ -45,7 +46,8 @@ def _task(row: Any, where: str, number: int, stem: str, fields: Fields) -> Task:
                 f"{where}: there is no {key} in the field {name!r}",
                 f"the row has {there}; name its field with `{key} = …`",
             )
-    text = str(row[fields.answer])
+    value = row[fields.answer]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     answer = last_boxed(text) or text
     own = {fields.prompt, fields.answer, fields.id}
     return Task(

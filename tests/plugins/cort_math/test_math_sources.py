@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cort_framework.errors import TaskError
+from cort_math.benchmarks import HUB, BenchmarkSource
 from cort_math.sources import HuggingFaceSource, JsonlSource
 
 GOOD = [
@@ -112,3 +113,47 @@ def test_a_hugging_face_data_set_gives_its_tasks(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"little', split 'dev'") as caught:
         list(HuggingFaceSource(HuggingFaceSource.Config(**{**settings, "split": "dev"})).tasks())
     assert caught.value.hint
+
+
+def test_a_benchmark_comes_from_a_folder_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"id": "aime24-0", "prompt": "1+1?", "answer": "2"},
+        {"id": 7, "prompt": "?", "answer": "odd words"},
+    ]
+    written(tmp_path, *rows).rename(tmp_path / "aime24.jsonl")
+    monkeypatch.setenv("CORT_BENCHMARKS", str(tmp_path / "elsewhere"))
+    source = BenchmarkSource(BenchmarkSource.Config(benchmark="aime24", folder=tmp_path))
+    assert [(t.id, t.answer) for t in source.tasks()] == [("aime24-0", "2"), ("aime24-7", "odd words")]
+    monkeypatch.setenv("CORT_BENCHMARKS", str(tmp_path))
+    source = BenchmarkSource(BenchmarkSource.Config(benchmark="aime24", limit=1))
+    assert [t.id for t in source.tasks()] == ["aime24-0"]
+    with pytest.raises(TaskError, match=r"amc23\.jsonl: there is no such file") as caught:
+        list(BenchmarkSource(BenchmarkSource.Config(benchmark="amc23")).tasks())
+    assert "CORT_BENCHMARKS" in (caught.value.hint or "")
+
+
+def test_every_benchmark_is_asked_of_the_hub_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.delenv("CORT_BENCHMARKS", raising=False)
+    asked = []
+
+    def load_dataset(
+        name: str, subset: str | None, *, split: str, revision: str | None
+    ) -> list[dict[str, Any]]:
+        asked.append((name, subset, split))
+        fields = next(h for h in HUB.values() if h["dataset"] == name)
+        answer = ["1", "2"] if name.endswith("OlympiadBench") else "3"
+        return [
+            {
+                fields.get("id", "id"): "x/1",
+                fields.get("prompt", "problem"): "?",
+                fields.get("answer", "answer"): answer,
+            }
+        ]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for name in HUB:
+        (task,) = BenchmarkSource(BenchmarkSource.Config(benchmark=name)).tasks()
+        assert (task.id, task.prompt) == (f"{name}-x/1", "?")
+        assert task.answer == ("1, 2" if name == "olympiadbench" else "3")
+    assert asked == [(h["dataset"], h.get("subset"), h["split"]) for h in HUB.values()]
