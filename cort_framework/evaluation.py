@@ -1,14 +1,16 @@
 """What a set of trajectories shows: accuracy, cost and behaviour, with intervals; pure Python.
 
 A trajectory that failed, for whatever reason, counts as wrong: no problem leaves the denominator. Versions that a rewind
-cut back are no samples of their own.
+cut back are no samples of their own. Trajectories are read once, one after the other, and none is held.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import comb
 from random import Random
@@ -145,7 +147,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_at_k(
-    answers: Sequence[str | None], right: Collection[str], k: int, rng: Random, draws: int = 256
+    answers: Sequence[Hashable | None], right: Collection[Hashable], k: int, rng: Random, draws: int = 256
 ) -> float:
     """The chance that the most frequent answer of k samples is right; ties are broken by lot, and samples without an
     answer do not vote. Exact for k = n, else the mean over random subsets."""
@@ -153,7 +155,7 @@ def majority_at_k(
     return fmean(_vote(subset, right) for subset in subsets)
 
 
-def _vote(answers: Iterable[str | None], right: Collection[str]) -> float:
+def _vote(answers: Iterable[Hashable | None], right: Collection[Hashable]) -> float:
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0
@@ -179,13 +181,13 @@ def _quantile(ordered: Sequence[float], q: float) -> float:
 
 
 # --- the report -------------------------------------------------------------------------------------------------
-def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """The samples of each task, tasks and samples in order of appearance; rewound versions are left out."""
-    tasks: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        if trajectory.stop_reason != "rewound":
-            tasks.setdefault(trajectory.task.id, []).append(trajectory)
-    return tasks
+@dataclass(slots=True)
+class _Samples:
+    """What is held of a task's trajectories: nine bytes each."""
+
+    right: bytearray = field(default_factory=bytearray)
+    answers: array[int] = field(default_factory=lambda: array("q"))
+    """Hashes of what they vote for: a vote asks no more of two answers than whether they are the same. 0 for none."""
 
 
 def evaluate(
@@ -205,29 +207,42 @@ def evaluate(
     ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
     A share of nothing is ``None``. Raises ``ValueError`` where there is no trajectory.
     """
-    tasks = by_task(trajectories)
+    tasks: dict[str, _Samples] = {}
+    total: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    labels: Counter[Label | None] = Counter()
+    lasted = 0.0
+    for t in trajectories:
+        if t.stop_reason == "rewound":
+            continue
+        samples = tasks.setdefault(t.task.id, _Samples())
+        answer = answer_key(t) if t.error is None else None
+        samples.right.append(is_right(t, reward))
+        samples.answers.append(0 if answer is None else hash(answer) or 1)
+        calls = t.calls
+        outcomes.update(str(turn.result.outcome) for turn in calls if turn.result is not None)
+        labels.update(label_calls(t))
+        total.update(tokens=t.response_tokens, generated=t.generated_tokens, calls=len(calls))
+        total.update(samples=1, right=samples.right[-1], coded=bool(calls), errors=t.error is not None)
+        lasted += t.seconds
     if not tasks:
         raise ValueError(f"there are no trajectories to evaluate for '{name}' on '{test_set}'")
-    samples = [t for group in tasks.values() for t in group]
-    right = {task: [is_right(t, reward) for t in group] for task, group in tasks.items()}
-    accuracies = [fmean(flags) for flags in right.values()]
-    fewest = min(map(len, tasks.values()))
+    accuracies = [fmean(samples.right) for samples in tasks.values()]
+    fewest = min(len(samples.right) for samples in tasks.values())
     ks = [k for k in (2**i for i in range(fewest.bit_length())) if k < fewest] + [fewest]
 
     votes: dict[str, float] = {}
     for k in ks:
         rng = Random(derive_seed("majority", seed, k))
         shares = []
-        for task, group in tasks.items():
-            answers = [answer_key(t) if t.error is None else None for t in group]
-            known = {a for a, flag in zip(answers, right[task], strict=True) if flag and a is not None}
+        for samples in tasks.values():
+            answers = [answer or None for answer in samples.answers]
+            known = {a for a, flag in zip(answers, samples.right, strict=True) if flag and a is not None}
             shares.append(majority_at_k(answers, known, k, rng))
         votes[str(k)] = fmean(shares)
 
-    calls = [turn for t in samples for turn in t.calls]
-    outcomes = Counter(str(turn.result.outcome) for turn in calls if turn.result is not None)
-    labels = [label for t in samples for label in label_calls(t) if label is not None]
-    generated, hits = sum(t.generated_tokens for t in samples), sum(map(sum, right.values()))
+    count = total["samples"]
+    labelled = labels["calculation"] + labels["verification"]
     return {
         "name": name,
         "test_set": test_set,
@@ -236,18 +251,18 @@ def evaluate(
         "accuracy": fmean(accuracies),
         "accuracy_ci": list(bootstrap(accuracies, seed)),
         "pass_at_k": {
-            str(k): fmean(pass_at_k(len(flags), sum(flags), k) for flags in right.values()) for k in ks
+            str(k): fmean(pass_at_k(len(s.right), sum(s.right), k) for s in tasks.values()) for k in ks
         },
         "maj_at_k": votes,
-        "tokens": fmean(t.response_tokens for t in samples),
-        "tokens_generated": generated / len(samples),
-        "tokens_per_correct": generated / hits if hits else None,
-        "tool_calls": len(calls) / len(samples),
+        "tokens": total["tokens"] / count,
+        "tokens_generated": total["generated"] / count,
+        "tokens_per_correct": total["generated"] / total["right"] if total["right"] else None,
+        "tool_calls": total["calls"] / count,
         "outcomes": {str(outcome): outcomes[str(outcome)] for outcome in Outcome},
-        "code_share": fmean(bool(t.calls) for t in samples),
-        "calculation_share": labels.count("calculation") / len(labels) if labels else None,
-        "errors": sum(t.error is not None for t in samples),
-        "seconds": sum(t.seconds for t in samples) if seconds is None else seconds,
+        "code_share": total["coded"] / count,
+        "calculation_share": labels["calculation"] / labelled if labelled else None,
+        "errors": total["errors"],
+        "seconds": lasted if seconds is None else seconds,
     }
 
 
@@ -256,19 +271,15 @@ def paired_difference(
 ) -> dict[str, dict[str, Any]]:
     """``b`` minus ``a`` over the tasks that both have: ``accuracy``, ``tokens`` (kept) and ``tokens_generated``, each with its
     ``mean`` and 95 % ``ci`` from a bootstrap over tasks. Raises ``ValueError`` where they share no task."""
-    first, second = by_task(a), by_task(b)
+    first, second = _sums(a, reward), _sums(b, reward)
     shared = [task for task in first if task in second]
     if not shared:
         raise ValueError("the two sets of trajectories have no task in common")
-    measures = {
-        "accuracy": lambda t: float(is_right(t, reward)),
-        "tokens": lambda t: float(t.response_tokens),
-        "tokens_generated": lambda t: float(t.generated_tokens),
-    }
     report = {}
-    for name, measure in measures.items():
+    for name in ("accuracy", "tokens", "tokens_generated"):
         differences = [
-            fmean(map(measure, second[task])) - fmean(map(measure, first[task])) for task in shared
+            second[task][name] / second[task]["samples"] - first[task][name] / first[task]["samples"]
+            for task in shared
         ]
         report[name] = {
             "mean": fmean(differences),
@@ -276,6 +287,18 @@ def paired_difference(
             "tasks": len(shared),
         }
     return report
+
+
+def _sums(trajectories: Iterable[Trajectory], reward: str) -> dict[str, Counter[str]]:
+    """By task: the number of its samples, and the sums over them of what ``paired_difference`` compares."""
+    sums: dict[str, Counter[str]] = {}
+    for t in trajectories:
+        if t.stop_reason != "rewound":
+            measures = {"accuracy": is_right(t, reward), "tokens": t.response_tokens}
+            sums.setdefault(t.task.id, Counter()).update(
+                measures, samples=1, tokens_generated=t.generated_tokens
+            )
+    return sums
 
 
 FAULT_FILTERS = ("no-delayed-computation", "no-result-distrust")
@@ -289,20 +312,22 @@ def funnel(
     ``dropped`` says why the others went: filter, then kind of reason (a verdict's reason up to its first colon), then how
     many; each counts once, for the first filter that dropped it. ``rewound`` versions are counted apart.
     """
-    everything = list(trajectories)
-    final = [t for t in everything if t.stop_reason != "rewound"]
-    right = [t for t in final if is_right(t, reward)]
+    counts = dict.fromkeys(("collected", "rewound", "errors", "right", "without_faults", "kept"), 0)
     dropped: dict[str, Counter[str]] = {}
-    for trajectory in final:
-        verdict = next((v for v in trajectory.verdicts if not v.keep), None)
+    for t in trajectories:
+        if t.stop_reason == "rewound":
+            counts["rewound"] += 1
+            continue
+        right = is_right(t, reward)
+        counts["collected"] += 1
+        counts["errors"] += t.error is not None
+        counts["right"] += right
+        counts["without_faults"] += right and all(v.keep for v in t.verdicts if v.filter in faults)
+        counts["kept"] += t.kept
+        verdict = next((v for v in t.verdicts if not v.keep), None)
         if verdict is not None:
             dropped.setdefault(verdict.filter, Counter())[verdict.reason.partition(":")[0]] += 1
     return {
-        "collected": len(final),
-        "rewound": len(everything) - len(final),
-        "errors": sum(t.error is not None for t in final),
-        "right": len(right),
-        "without_faults": sum(all(v.keep for v in t.verdicts if v.filter in faults) for t in right),
-        "kept": sum(t.kept for t in final),
+        **counts,
         "dropped": {name: dict(reasons.most_common()) for name, reasons in dropped.items()},
     }

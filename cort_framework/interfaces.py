@@ -240,12 +240,17 @@ class Reporter(Protocol):
         """One line for the person."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RolloutRequest:
     """One trajectory to make: ``sample`` tells the rollouts of one task apart and seeds their noise."""
 
     task: Task
     sample: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Task id and sample: what the trajectory is found by."""
+        return self.task.id, self.sample
 
 
 @dataclass

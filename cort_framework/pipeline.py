@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -37,7 +37,7 @@ from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runfolder import StageRecord, describe, finish, finished, locked, model_card, prepare
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
-from cort_framework.store import TrajectoryLog, read_trajectories, write_json, write_text
+from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
 
 
@@ -99,9 +99,9 @@ class Run:
         """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
         return self.sets[name]
 
-    def kept(self, stages: Sequence[str]) -> list[Trajectory]:
-        """The final trajectories of earlier stages that all filters kept."""
-        kept: list[Trajectory] = []
+    def kept(self, stages: Sequence[str]) -> Trajectories:
+        """The final trajectories of earlier stages that all filters kept; they stay on disk."""
+        paths = []
         for name in stages:
             path = self.records[name].result.trajectories
             if path is None:
@@ -109,8 +109,8 @@ class Run:
                     f"stage '{name}' makes no trajectories",
                     f"name another stage as `data` of '{self.stage.name}'",
                 )
-            kept += [t for t in read_trajectories(path) if t.kept and t.stop_reason != "rewound"]
-        return kept
+            paths.append(path)
+        return Trajectories.kept(*paths)
 
     # --- rollouts ---------------------------------------------------------------------------------------------
     def job(
@@ -153,43 +153,41 @@ class Run:
         finally:
             log.close()
 
-    def collect(self, log: TrajectoryLog, job: RolloutJob, progress: Progressing) -> list[Trajectory]:
+    def collect(self, log: TrajectoryLog, job: RolloutJob, progress: Progressing) -> None:
         """Make the trajectories of a job that the log does not hold yet, or that failed by the machinery's fault, each
-        written as it finishes. Returns the final ones in the order of the requests. Raises ``StageFailed`` where too many
-        failed again."""
-        done = {key for key, line in log.lines.items() if line[-1].usable}
-        missing = [r for r in job.requests if (r.task.id, r.sample) not in done]
+        written as it finishes. Raises ``StageFailed`` where too many failed again."""
+        missing = [r for r in job.requests if not log.usable(r.key)]
         progress.skip(len(job.requests) - len(missing))
         if missing:
             for line in self.rollouts(replace(job, requests=missing)):
                 log.append(line)
                 progress.advance(1)
-        self.check_errors([line[-1] for line in log.lines.values()])
-        return [log.lines[(r.task.id, r.sample)][-1] for r in job.requests]
+        self.check_errors(log.errors(), len(log))
 
-    def check_errors(self, trajectories: Sequence[Trajectory]) -> None:
-        """Raises ``StageFailed`` where more than ``max_error_rate`` of them, rounded up, have an error of the machinery."""
-        errors = Counter(t.error for t in trajectories if t.error is not None)
-        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * len(trajectories)):
+    def check_errors(self, errors: Counter[str], total: int) -> None:
+        """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error of the
+        machinery."""
+        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * total):
             error, count = errors.most_common(1)[0]
             raise StageFailed(
-                f"{errors.total()} of {len(trajectories)} trajectories failed, {count} of them with: {error}",
+                f"{errors.total()} of {total} trajectories failed, {count} of them with: {error}",
                 "mend that and run again: the good ones are kept; or raise `max_error_rate` in the recipe",
             )
 
-    def judge(self, trajectories: Sequence[Trajectory], filters: Sequence[str]) -> None:
-        """Give every trajectory its verdicts, task by task."""
+    def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
+        """Give the final trajectory of each request its verdicts, and it to the log; task by task, in the order of the first
+        request of each. No more than one task's trajectories are held at once."""
         opened = {name: self.runtime.plugin(self.plan.filters[name], Filter) for name in filters}
-        groups: dict[str, Group] = {}
-        for trajectory in trajectories:
-            trajectory.verdicts.clear()
-            groups.setdefault(trajectory.task.id, Group(trajectory.task, [])).trajectories.append(trajectory)
-
-        async def judging() -> None:
-            for group in groups.values():
-                await judge(group, opened)
-
-        self.runtime.call(judging())
+        samples: dict[str, list[int]] = {}
+        for request in requests:
+            samples.setdefault(request.task.id, []).append(request.sample)
+        for task, numbers in samples.items():
+            trajectories = list(log.finals((task, n) for n in numbers))
+            for trajectory in trajectories:
+                trajectory.verdicts.clear()
+            self.runtime.call(judge(Group(trajectories[0].task, trajectories), opened))
+            for trajectory in trajectories:
+                log.revise(trajectory)
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(

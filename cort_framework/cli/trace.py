@@ -24,6 +24,7 @@ from cort_framework.cli.show import STYLES, coloured, header, legend, number, st
 from cort_framework.errors import CortError, RequestError
 from cort_framework.evaluation import funnel
 from cort_framework.interfaces import Tokenizer
+from cort_framework.quantiles import Quantiles
 from cort_framework.rendering import render, token_texts
 from cort_framework.store import read_trajectories
 from cort_framework.types import Author, Outcome, Trajectory, Weights
@@ -43,9 +44,9 @@ class Trace:
     template: str | None = None
     """The prompt template, with ``{problem}``."""
 
-    def read(self, task: str | None = None) -> Iterator[Trajectory]:
-        """Its trajectories; of one task if named."""
-        return (t for t in read_trajectories(self.path) if task in (None, t.task.id, t.id))
+    def read(self, task: str | None = None, logprobs: bool = True) -> Iterator[Trajectory]:
+        """Its trajectories, one at a time; of one task if named."""
+        return (t for t in read_trajectories(self.path, logprobs) if task in (None, t.task.id, t.id))
 
 
 @click.group()
@@ -107,7 +108,8 @@ def view(
 @selection
 @json_option
 def stats(run: Path, stage: str | None, system: str | None, as_json: bool) -> None:
-    """The funnel of each stage of RUN: collected, right, without faults, kept, and why the others went."""
+    """The funnel of each stage of RUN: collected, right, without faults, kept, and why the others went; then calls, ends, and
+    quantiles of response tokens (exact) and of seconds (within 1 %)."""
     records = [stage_stats(trace) for trace in find_traces(run, stage, system)]
     if as_json:
         echo_json(records)
@@ -132,6 +134,9 @@ def stats(run: Path, stage: str | None, system: str | None, as_json: bool) -> No
     ends = list(dict.fromkeys(end for r in records for end in r["stop_reasons"]))
     rows = [(r["stage"], *(str(r["stop_reasons"].get(end, 0)) for end in ends)) for r in records]
     console.print(table(("stage", *(f"ended by {end}" for end in ends)), rows))
+    columns = [(k, q) for k in ("tokens", "seconds") for q in ("p50", "p90", "p99", "max")]
+    rows = [(r["stage"], *(number(r[k][q], int(k == "seconds")) for k, q in columns)) for r in records]
+    console.print(table(("stage", *(f"{k}\n{q}" for k, q in columns)), rows))
 
 
 @trace.command()
@@ -168,7 +173,7 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "w", encoding="utf-8") as file:
         for trace in traces:
-            for t in trace.read():
+            for t in trace.read(logprobs=False):
                 if t.stop_reason == "rewound" or not (everything or (t.kept and t.usable)):
                     continue
                 file.write(
@@ -226,21 +231,36 @@ def _planned(run: Path, paths: dict[str, Path]) -> list[Trace]:
 
 # --- statistics -------------------------------------------------------------------------------------------------
 def stage_stats(trace: Trace) -> dict[str, Any]:
-    """The funnel of a stage, the outcomes of its calls and how its trajectories ended. Where no filter judged,
-    ``without_faults`` and ``kept`` are ``None``."""
-    trajectories = list(trace.read())
-    counts = funnel(trajectories)
-    if not any(t.verdicts for t in trajectories):
+    """The funnel of a stage, the outcomes of its calls, how its trajectories ended, and how many tokens (those of the response)
+    and seconds they took. Where no filter judged, ``without_faults`` and ``kept`` are ``None``."""
+    outcomes: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+    tokens, seconds = Quantiles(), Quantiles()
+    judged = False
+
+    def passing() -> Iterator[Trajectory]:
+        nonlocal judged
+        for t in trace.read(logprobs=False):
+            judged = judged or bool(t.verdicts)
+            if t.stop_reason != "rewound":
+                outcomes.update(str(turn.result.outcome) for turn in t.calls if turn.result is not None)
+                ends[t.stop_reason or "none"] += 1
+                tokens.add(t.response_tokens)
+                seconds.add(float(t.seconds))
+            yield t
+
+    counts = funnel(passing())
+    if not judged:
         counts |= {"without_faults": None, "kept": None}
-    final = [t for t in trajectories if t.stop_reason != "rewound"]
-    calls = [turn.result for t in final for turn in t.calls if turn.result is not None]
     return {
         "stage": trace.stage,
         "system": trace.system,
         **counts,
-        "calls": len(calls),
-        "outcomes": dict(Counter(str(result.outcome) for result in calls)),
-        "stop_reasons": dict(Counter(t.stop_reason or "none" for t in final).most_common()),
+        "calls": outcomes.total(),
+        "outcomes": dict(outcomes),
+        "stop_reasons": dict(ends.most_common()),
+        "tokens": tokens.summary(),
+        "seconds": seconds.summary(),
     }
 
 

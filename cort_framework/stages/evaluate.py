@@ -48,9 +48,9 @@ class Evaluate(Stage):
                 ]
                 job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
                 with run.reporter.progress(f"{config.system} on {name}", len(requests)) as progress:
-                    trajectories = run.collect(log, job, progress)
+                    run.collect(log, job, progress)
                 record = evaluate(
-                    trajectories,
+                    log.finals(r.key for r in requests),
                     name=config.system,
                     test_set=name,
                     seconds=time.perf_counter() - started,

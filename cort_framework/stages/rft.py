@@ -7,7 +7,8 @@ from pydantic import Field
 from cort_framework.errors import StageFailed
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
-from cort_framework.stages.synthesize import funnel_line
+from cort_framework.stages.tally import Tally
+from cort_framework.store import Trajectories, read_trajectories
 
 
 class RejectionFineTuning(Stage):
@@ -37,20 +38,16 @@ class RejectionFineTuning(Stage):
         with run.log() as log:
             with run.reporter.progress("collected", len(requests)) as progress:
                 job = run.job(requests, tools=config.tools, hints=config.hints, rewards=config.rewards)
-                trajectories = run.collect(log, job, progress)
-            run.judge(trajectories, config.filters)
-            log.finish((t.task.id, t.sample) for t in trajectories)
-        kept = [t for t in trajectories if t.kept]
-        if not kept:
+                run.collect(log, job, progress)
+            run.judge(log, requests, config.filters)
+            log.finish(r.key for r in requests)
+        tally = Tally.of(read_trajectories(log.path, logprobs=False))
+        if not tally.kept:
             raise StageFailed(
-                f"stage '{run.stage.name}' kept none of {len(trajectories)} trajectories: {funnel_line(log, example=True)}",
+                f"stage '{run.stage.name}' kept none of {tally.tried} trajectories: {tally.reasons(example=True)}",
                 f"`cort trace stats {run.folder.parent}` shows the funnel; loosen a filter or sample more",
             )
-        run.reporter.note(f"kept {len(kept)} of {len(trajectories)}; dropped: {funnel_line(log)}")
-        checkpoint = run.train([*run.kept(config.data), *kept])
-        summary = {
-            "kept": len(kept),
-            "tried": len(trajectories),
-            "tokens": sum(t.generated_tokens for t in trajectories),
-        }
+        run.reporter.note(f"kept {tally.kept} of {tally.tried}; dropped: {tally.reasons()}")
+        checkpoint = run.train(run.kept(config.data) + Trajectories.kept(log.path))
+        summary = {"kept": tally.kept, "tried": tally.tried, "tokens": tally.tokens}
         return StageResult(checkpoint=checkpoint.path, trajectories=log.path, summary=summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
@@ -52,7 +53,7 @@ class ReinforcementLearning(Stage):
                 finals = [made[r.task.id, r.sample] for r in requests]
                 counts["trajectories"] += len(finals)
                 counts["tokens"] += sum(t.generated_tokens for t in finals)
-                run.check_errors(finals)
+                run.check_errors(Counter(t.error for t in finals if t.error is not None), len(finals))
                 return finals
 
             checkpoint = run.train(tasks=run.tasks(config.tasks), rollout=rollout, load_weights=load_weights)

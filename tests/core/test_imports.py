@@ -37,6 +37,7 @@ LAYERS = (
     "runfolder",
     "pipeline",
     "evaluation",
+    "quantiles",
     "stages",
     "conformance",
     "testing",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cort_framework import CortError, Task, Trajectory
+from cort_framework import CortError, Task, Trajectory, Verdict
 from cort_framework.store import TrajectoryLog, read_trajectories, write_json
 from cort_framework.testing import make_trajectory
 
@@ -35,6 +35,7 @@ def made(task: str, sample: int = 0, rewinds: int = 0, text: str = "m") -> list[
 
 
 LINES = [made("a"), made("a", 1, rewinds=2), made("b", text="é😀\u2028\r\n"), made("b", 1, rewinds=1)]
+KEYS = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
 def log_of(path: Path, lines: list[list[Trajectory]]) -> TrajectoryLog:
@@ -47,9 +48,11 @@ def log_of(path: Path, lines: list[list[Trajectory]]) -> TrajectoryLog:
 def test_what_was_appended_is_there_again(tmp_path: Path) -> None:
     log_of(tmp_path / "sub" / "t.jsonl", LINES).close()
     log = TrajectoryLog(tmp_path / "sub" / "t.jsonl")
-    assert list(log.lines.values()) == LINES
-    assert list(log.lines) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    assert log.final(("a", 1)) == LINES[1][-1] and log.final(("c", 0)) is None
+    assert [log.line(key) for key in KEYS] == LINES and len(log) == len(KEYS)
+    assert log.final(("a", 1)) == LINES[1][-1] and list(log.finals(KEYS)) == [line[-1] for line in LINES]
+    assert ("a", 1) in log and ("c", 0) not in log and log.usable(("a", 1)) and not log.usable(("c", 0))
+    with pytest.raises(KeyError):
+        log.final(("c", 0))
     assert [t for line in LINES for t in line] == list(read_trajectories(log.path))
     log.close()
 
@@ -57,7 +60,7 @@ def test_what_was_appended_is_there_again(tmp_path: Path) -> None:
 def test_a_line_of_descent_that_comes_again_takes_the_place_of_the_old(tmp_path: Path) -> None:
     log_of(tmp_path / "t.jsonl", [made("a", rewinds=2), made("b"), made("a", text="new")]).close()
     log = TrajectoryLog(tmp_path / "t.jsonl")
-    assert log.lines == {("a", 0): made("a", text="new"), ("b", 0): made("b")}
+    assert len(log) == 2 and log.line(("a", 0)) == made("a", text="new") and log.line(("b", 0)) == made("b")
     log.close()
 
 
@@ -78,23 +81,27 @@ def test_a_file_that_was_cut_off_anywhere_loses_only_the_line_of_descent_that_wa
         os.truncate(path, size)
         whole = sum(end <= size for end in ends[1:])
         log = TrajectoryLog(path)
-        assert list(log.lines.values()) == LINES[:whole]
+        assert [log.line(key) for key in KEYS[:whole]] == LINES[:whole] and len(log) == whole
         for line in LINES[whole:]:
             log.append(line)
         log.close()
         log = TrajectoryLog(path)
-        assert list(log.lines.values()) == LINES
-        log.finish(log.lines)
+        assert [log.line(key) for key in KEYS] == LINES
+        log.finish(KEYS)
         assert list(read_trajectories(path)) == [t for line in LINES for t in line]
 
 
 def test_finishing_writes_the_asked_order_and_the_later_verdicts(tmp_path: Path) -> None:
     log = log_of(tmp_path / "t.jsonl", LINES)
-    log.lines["b", 0][-1].metadata["late"] = True
+    for key in KEYS[1:3]:
+        final = log.final(key)
+        final.verdicts.append(Verdict(False, "late"))
+        log.revise(final)
+        assert log.final(key) == final and log.line(key)[:-1] == LINES[KEYS.index(key)][:-1]
     log.finish([("b", 0), ("a", 1)])
     first, *rest = read_trajectories(log.path)
-    assert first.metadata == {"late": True} and [t.id for t in rest] == ["a/1", "a/1~1", "a/1~2"]
-    first.metadata.clear()
+    assert first.verdicts == rest[-1].verdicts == [Verdict(False, "late")]
+    assert [t.id for t in rest] == ["a/1", "a/1~1", "a/1~2"] and rest[:-1] == LINES[1][:-1]
     assert list(tmp_path.iterdir()) == [log.path]
 
 
@@ -113,7 +120,7 @@ def test_text_that_no_utf8_can_hold_is_kept(tmp_path: Path) -> None:
     line[0].metadata["odd"] = "\ud800"
     log = log_of(tmp_path / "t.jsonl", [line])
     assert list(read_trajectories(log.path)) == line
-    log.finish(log.lines)
+    log.finish([("a", 0)])
     assert list(read_trajectories(log.path)) == line
 
 
@@ -147,9 +154,9 @@ def test_what_append_returned_from_survives_a_kill(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         last = int(["19", *process.stdout.read().split()][-1])
     log = TrajectoryLog(path)
-    assert len(log.lines) in (last + 1, last + 2)
-    for n, line in enumerate(log.lines.values()):
-        assert line == made(f"t{n}", rewinds=n % 3, text="x" * 5000)
+    assert len(log) in (last + 1, last + 2)
+    for n in range(len(log)):
+        assert log.line((f"t{n}", 0)) == made(f"t{n}", rewinds=n % 3, text="x" * 5000)
     log.close()
 
 
@@ -157,6 +164,5 @@ def test_a_log_that_does_not_remember_writes_all_the_same(tmp_path: Path) -> Non
     for line in LINES:
         log = TrajectoryLog(tmp_path / "t.jsonl", remember=False)
         log.append(line)
-        assert log.lines == {}
         log.close()
     assert list(read_trajectories(tmp_path / "t.jsonl")) == [t for line in LINES for t in line]
