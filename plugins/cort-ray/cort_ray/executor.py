@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -47,8 +48,9 @@ class RayExecutor(Executor):
 
     class Config(PluginConfig):
         address: str | None = None
-        """Of a running cluster: `auto`, or `host:port`. Without one, `RAY_ADDRESS`, and else a cluster on this machine
-        alone that ends with the run."""
+        """`host:port` of a running cluster; `auto`: the one of `RAY_ADDRESS`, or that was started on this machine; `local`:
+        a cluster of this machine alone that begins and ends with the run. Not given: `auto` where there is one, and else
+        `local`."""
         workers: int | None = Field(default=None, ge=1)
         """Processes that roll out; by default one for each machine of the cluster."""
         cpus: float = Field(default=1, ge=0)
@@ -194,8 +196,6 @@ class RayExecutor(Executor):
             ray.kill(hand.actor)
 
     async def close(self) -> None:
-        import asyncio
-
         await asyncio.to_thread(self._leave)
 
     def _leave(self) -> None:
