@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+import os
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Protocol
 
 from cort_framework import RequestError, Sampling
@@ -20,11 +21,21 @@ Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
 class Backend(Protocol):
     context: int
     """Tokens that the model reads at most."""
+    copies: int
+    """Of the weights, that can be asked one by one."""
 
     async def load(self, path: str) -> None:
         """Sample from this checkpoint; called while nothing is being generated."""
 
-    def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens: ...
+    def generate(
+        self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int], copy: int | None = None
+    ) -> Tokens:
+        """From any copy of the weights, or from a certain one."""
+
+    async def sleep(self) -> None:
+        """Give the device's memory back, where vLLM can; called while nothing is being generated."""
+
+    async def wake(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -35,6 +46,7 @@ class OwnProcesses:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
         self.context = 0
+        self.copies = int(arguments.get("data_parallel_size", 1))
         self._llm: Any = None
         self._names = itertools.count()
 
@@ -61,18 +73,21 @@ class OwnProcesses:
 
     def _start(self, path: str) -> None:
         from vllm import AsyncEngineArgs
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(
-            model=path,
-            skip_tokenizer_init=True,  # ids in, ids out
-            logprobs_mode="processed_logprobs",
-            worker_extension_cls=WORKER,
-            disable_log_stats=True,
-            **self.arguments,
-        )
+        given = {
+            "model": path,
+            "skip_tokenizer_init": True,  # ids in, ids out
+            "logprobs_mode": "processed_logprobs",
+            "worker_extension_cls": WORKER,
+            "enable_sleep_mode": current_platform.is_sleep_mode_available(),
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
         try:
-            self._llm = AsyncLLM.from_engine_args(arguments)
+            with _no_rank():
+                self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**{**given, **self.arguments}))
         except Exception as error:
             reason = str(error).strip().splitlines()
             raise EngineError(
@@ -81,7 +96,9 @@ class OwnProcesses:
             ) from error
         self.context = self._llm.model_config.max_model_len
 
-    async def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens:
+    async def generate(
+        self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int], copy: int | None = None
+    ) -> Tokens:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -95,7 +112,8 @@ class OwnProcesses:
         )
         name = f"cort-{next(self._names)}"
         try:
-            async with aclosing(self._llm.generate(tokens_input(list(ids)), parameters, name)) as outputs:
+            made = self._llm.generate(tokens_input(list(ids)), parameters, name, data_parallel_rank=copy)
+            async with aclosing(made) as outputs:
                 async for output in outputs:
                     (part,) = output.outputs
                     if part.finish_reason in ("abort", "error"):
@@ -106,6 +124,14 @@ class OwnProcesses:
                     )
         except EngineDeadError as error:
             raise EngineError("vLLM's process has died", "its own lines above say why") from error
+
+    async def sleep(self) -> None:
+        if self._llm is not None and self._llm.model_config.enable_sleep_mode:
+            await self._llm.sleep(level=1, mode="wait")  # the weights wait in main memory
+
+    async def wake(self) -> None:
+        if self._llm is not None and self._llm.model_config.enable_sleep_mode:
+            await self._llm.wake_up()
 
     async def close(self) -> None:
         llm, self._llm = self._llm, None
@@ -122,6 +148,7 @@ class Served:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.context = 0
+        self.copies = 1
         self._client: Any = None
         self._model = ""
 
@@ -145,7 +172,9 @@ class Served:
             raise
         await self._ask("POST", "/resume")
 
-    async def generate(self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int]) -> Tokens:
+    async def generate(
+        self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int], copy: int | None = None
+    ) -> Tokens:
         import httpx
 
         body = {
@@ -180,6 +209,11 @@ class Served:
                         yield choice["token_ids"], choice["logprobs"]["token_logprobs"]
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+
+    async def sleep(self) -> None:
+        """Its devices are not the trainer's."""
+
+    async def wake(self) -> None: ...
 
     async def close(self) -> None:
         if self._client is not None:
@@ -218,6 +252,20 @@ class Served:
             f"vLLM at {self.url} cannot be reached: {str(error) or type(error).__name__}",
             "is `vllm serve` up?",
         )
+
+
+@contextmanager
+def _no_rank() -> Iterator[None]:
+    """Without what a launcher of many processes tells each of them: vLLM's processes would wait for that world's others."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    prefixes = ("TORCHELASTIC_", "GROUP_", "ROLE_")
+    taken = {name: os.environ[name] for name in os.environ if name in names or name.startswith(prefixes)}
+    for name in taken:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def _parameters(sampling: Sampling, stop_ids: frozenset[int]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import cort_framework as cort
 from cort_framework.errors import EngineError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cort_vllm.backends import Backend
 
 # Before vLLM is imported: it is talkative, and it reports its use to its makers.
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
@@ -51,8 +51,8 @@ class VllmEngine(cort.Engine):
 
     class Config(cort.PluginConfig):
         url: str | None = None
-        """Of a running `vllm serve`; without one, vLLM runs in processes of this program's own, and the settings below
-        are given to it."""
+        """Of a running `vllm serve`, which has settings of its own; without one, vLLM runs in processes of this program's
+        own."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
         """Number format of the weights; auto: as they were saved. A server has its own; then this says which."""
         tensor_parallel: int = Field(1, ge=1)
@@ -73,6 +73,15 @@ class VllmEngine(cort.Engine):
         """Other arguments of vLLM's `AsyncEngineArgs`, as they are."""
         tolerance: float | None = Field(None, gt=0)
         """Largest gap, in nats, between sampled log-probs and the checkpoint's own; by the number format if not given."""
+
+        @model_validator(mode="after")
+        def a_server_has_its_own(self) -> Self:
+            useless = self.model_fields_set - {"url", "dtype", "tolerance"}
+            if self.url is not None and useless:
+                raise ValueError(
+                    f"with a url, {', '.join(sorted(useless))} is for the server: give it to `vllm serve`"
+                )
+            return self
 
     config: Config
     tokenizer: HuggingFaceTokenizer
@@ -132,6 +141,7 @@ class VllmEngine(cort.Engine):
         sampling: cort.Sampling,
         eos_ids: frozenset[int],
         weights_version: int,
+        copy: int | None = None,
     ) -> cort.Generation:
         """vLLM would look for stop strings in the new text alone; here one that an earlier stretch began counts too."""
         assert self._stops is not None
@@ -140,7 +150,7 @@ class VllmEngine(cort.Engine):
         request = sampling.replace(max_tokens=room, seed=cort.derive_seed(sampling.seed, len(ids)))
         whole, logprobs = list(ids), list[float]()
         stop: Literal["eos", "stop", "length"] = "length"
-        async with aclosing(backend.generate(ids, request, eos_ids)) as parts:
+        async with aclosing(backend.generate(ids, request, eos_ids, copy)) as parts:
             async for tokens, values in parts:
                 for token, value in zip(tokens, values, strict=True):
                     whole.append(token)
@@ -156,6 +166,17 @@ class VllmEngine(cort.Engine):
         if not logprobs:
             raise EngineError("vLLM ended a request without a token")
         return cort.Generation(tuple(whole[len(ids) :]), tuple(logprobs), stop, weights_version)
+
+    async def sleep(self) -> None:
+        """The weights wait in main memory, keys and values go; where vLLM cannot do that (on a processor), nothing."""
+        async with self._entry:
+            await self._idle.wait()
+            if self._backend is not None:
+                await self._backend.sleep()
+
+    async def wake(self) -> None:
+        if self._backend is not None:
+            await self._backend.wake()
 
     # --- weights ----------------------------------------------------------------------------------------------
     async def load_weights(self, weights: cort.Weights) -> None:
@@ -199,17 +220,20 @@ class VllmEngine(cort.Engine):
         await self._backend.load(path)
 
         ids, sampling = probe(model.config.vocab_size, self._backend.context)
-        generation = await self._sample(self._backend, ids, sampling, frozenset(), weights_version)
-        self.load_gap = await asyncio.to_thread(largest_gap, model, ids, generation)
         tolerance = self.config.tolerance or TOLERANCE[number_format]
-        if not self.load_gap <= tolerance:
-            raise EngineError(
-                f"what vLLM samples is not what {path} says: log-probs differ by up to {self.load_gap:.2g} nats, over "
-                f"the tolerance of {tolerance:g} for {number_format}",
-                "a server needs --logprobs-mode processed_logprobs, and the engine's dtype has to be the server's"
-                if self.config.url
-                else "set the engine's tolerance if rounding explains this gap; otherwise vLLM reads this model wrongly",
-            )
+        self.load_gap = 0.0
+        for copy in range(self._backend.copies):
+            made = await self._sample(self._backend, ids, sampling, frozenset(), weights_version, copy)
+            gap = await asyncio.to_thread(largest_gap, model, ids, made)
+            if not gap <= tolerance:
+                raise EngineError(
+                    f"what vLLM samples is not what {path} says: log-probs differ by up to {gap:.2g} nats, over the "
+                    f"tolerance of {tolerance:g} for {number_format}",
+                    "a server needs --logprobs-mode processed_logprobs, and the engine's dtype has to be the server's"
+                    if self.config.url
+                    else "set the engine's tolerance if rounding explains this gap; otherwise vLLM reads this model wrongly",
+                )
+            self.load_gap = max(self.load_gap, gap)
         self._version = weights_version
 
     def _number_format(self, path: str) -> str:

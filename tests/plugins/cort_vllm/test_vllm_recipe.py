@@ -1,86 +1,90 @@
-"""A run of the framework with vLLM as its engine: weights go to it by way of the disk, after every step."""
+"""The main recipe with vLLM as its engine: weights go to it by way of the disk, after every step."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cort_framework as cort
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-RECIPE = """
-schema = 1
-name = "rl-on-vllm"
-model = "tiny"
-deterministic = false
-
-[tasks.train]
-source = "tiny"
-size = 24
-
-[rollout]
-engine = "vllm"
-temperature = 1.0
-top_p = 1.0
-max_tokens = 400
-max_tool_calls = 2
-
-[rollout.tools.python]
-
-[engines.vllm]
-eager = true
-kv_cache_gb = 0.1
-max_batch = 32
-
-[rewards.answer]
-weight = 1.0
-
-[[stage]]
-name = "rl"
-kind = "rl"
-tasks = "train"
-
-[stage.options]
-placement = "disk"
-steps = 3
-prompts_per_step = 4
-num_generations = 4
-learning_rate = 1e-4
-schedule = "constant"
-zero_variance = "keep"
-save_every = 100
-
-[[stage]]
-name = "after"
-kind = "evaluate"
-system = "rl"
-tasks = ["train"]
-"""
+STEPS = 4
+SMALLER = [
+    "tasks.train.size=24",
+    "tasks.in-range.size=4",
+    "tasks.out-of-range.size=4",
+    "stage.synthesize.target=4",
+    "stage.sft.options.epochs=6",
+    "stage.rft.samples=2",
+    f"stage.rl.options.steps={STEPS}",
+    "stage.rl.options.prompts_per_step=4",
+    "stage.rl.options.num_generations=4",
+]
 
 
-def test_reinforcement_learning_trains_on_what_vllm_sampled_from_the_newest_weights(tmp_path: Path) -> None:
+def test_the_miniature_is_trained_on_what_vllm_sampled_from_the_newest_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("vllm")
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    cort.run(cort.load_recipe(tmp_path / "recipe.toml"), tmp_path / "run")
+    from cort_vllm.engine import VllmEngine
 
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    loads: list[tuple[str, int]] = []
+    policies: list[cort.Generation] = []
+    load = VllmEngine.load_weights
+
+    async def watched(engine: Any, weights: cort.Weights) -> None:
+        await load(engine, weights)
+        assert 0 < engine.load_gap < 1e-4  # the proof was made, and holds
+        assert weights.path is not None
+        loads.append((Path(weights.path).parent.name, weights.version))
+        prompt = engine.tokenizer.encode("Find the product of 146 and 27.")
+        policies.append(await engine.generate(prompt, cort.Sampling(1.0, 1.0, 16, seed=1)))
+
+    monkeypatch.setattr(VllmEngine, "load_weights", watched)
+    run = tmp_path / "run"
+    report = cort.run(cort.load_recipe("cort_math", "vllm", SMALLER), run)
+
+    # every checkpoint reached the engine, and every step's policy
+    base, *after = loads
+    assert base[1] == 0
+    assert after == [("sft", 0), ("rft", 0), *(("rl", n) for n in range(1, STEPS + 1)), ("rl", 0)]
+    # RL begins with the checkpoint of RFT; every other load is of another policy than the one before
+    unchanged = [same(one, two) for one, two in itertools.pairwise(policies)]
+    assert unchanged == [False, False, True, *[False] * STEPS]
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # the trainer reads again, with its own weights of that step, what vLLM sampled with those that it was given
     gaps = [line["logprob_gap"] for line in lines if "logprob_gap" in line]
-    assert len(gaps) == 3
+    assert len(gaps) == STEPS
     assert max(gaps) < 1e-3
 
-    files = (tmp_path / "run").glob("rl/*.jsonl")
-    made = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    versions = {turn["weights_version"] for t in made for turn in t["turns"] if turn["author"] == "model"}
-    assert versions == {1, 2, 3}
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results
+    made = [json.loads(line) for line in (run / "rl" / "trajectories.jsonl").read_text().splitlines()]
+    assert len(made) == STEPS * 4 * 4
+    stamps = {turn["weights_version"] for t in made for turn in t["turns"] if turn["author"] == "model"}
+    assert stamps == set(range(1, STEPS + 1))
+    assert {r["name"] for r in report.results} >= {"natural", "sft", "rft", "rl"}
+
+
+def same(one: cort.Generation, two: cort.Generation) -> bool:
+    """The same draw from the same prompt, with log-probs that rounding alone can tell apart."""
+    gaps = (abs(a - b) for a, b in zip(one.logprobs, two.logprobs, strict=False))
+    return one.ids == two.ids and max(gaps) < 1e-5
 
 
 def test_a_recipe_that_wants_equal_runs_is_told_that_vllm_makes_none(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("deterministic = false", "deterministic = true"))
+    recipe = cort.load_recipe("cort_math", "vllm", [*SMALLER, "deterministic=true"])
     with pytest.raises(cort.CortError, match="bit for bit"):
-        cort.run(cort.load_recipe(tmp_path / "recipe.toml"), tmp_path / "run")
+        cort.run(recipe, tmp_path / "run")
+
+
+def test_what_is_for_the_server_alone_is_refused_before_anything_starts() -> None:
+    settings = ["engines.vllm.url='http://127.0.0.1:8000'", "engines.vllm.tensor_parallel=2"]
+    with pytest.raises(
+        cort.CortError, match=r"eager, kv_cache_gb, max_batch, tensor_parallel is for the server"
+    ):
+        cort.run(cort.load_recipe("cort_math", "vllm", settings))
