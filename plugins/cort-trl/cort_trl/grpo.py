@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, Literal
 
 from pydantic import Field
@@ -55,6 +56,12 @@ class GroupRelativeTrainer(cort.Trainer):
         """How often to draw again."""
         placement: Literal["shared", "disk"] = "shared"
         """How the engine gets the weights: the live module itself, or a folder that is written every step."""
+        policy_lag: int = Field(0, ge=0)
+        """Steps that the weights which sample may be behind those that train. 0: a step rolls out, then trains. n: step k
+        samples from the weights as they stood before step k - n, while the steps between train. With the placement
+        ``shared`` that takes n copies of the weights."""
+        importance_cap: float = Field(2.0, ge=1)
+        """With a lag: a token counts as much more as it has become likelier since it was sampled, up to this."""
 
     config: Config
 
@@ -75,17 +82,17 @@ class GroupRelativeTrainer(cort.Trainer):
             )
         model, tokenizer = load(context.model, config.dtype)
         rows = task_order(len(context.tasks), config.prompts_per_step, config.steps, context.seed)
-        with quiet():
+        with closing(Rollouts(config, context, rows)) as rollouts, quiet():
             trainer = PolicyTrainer(
                 model=model,
                 processing_class=tokenizer,
                 reward_funcs=reward,
-                rollout_func=Rollouts(config, context),
+                rollout_func=rollouts,
                 # The prompt that TRL carries around is the row of the task; everything else is looked up by it.
                 train_dataset=Dataset.from_dict({"prompt": [str(row) for row in rows]}),
                 args=self._arguments(context),
             )
-        return fit(trainer, context, "rl updates")
+            return fit(trainer, context, "rl updates")
 
     def _arguments(self, context: cort.TrainContext) -> Any:
         from trl import GRPOConfig

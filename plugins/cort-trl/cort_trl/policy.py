@@ -8,12 +8,23 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from cort_trl.rollouts import Rollouts
+
 
 class PolicyTrainer(GRPOTrainer):
-    """What TRL 1.16 does for vLLM alone, for any engine: the policy that the ratio is taken to is the one that
-    sampled, by the log-probs that it sampled with."""
+    """What TRL 1.16 does for vLLM alone, for any engine.
 
+    Without a policy lag the policy that the ratio is taken to is the one that sampled, by the log-probs that it sampled
+    with. With one it is the policy as it stood when the step began, and each token's loss is weighed with how much likelier
+    the token is to that policy than to the one that sampled it, ``importance_cap`` at most (truncated importance sampling;
+    decoupled as in Hilton et al. 2021, arXiv 2110.00641): the clip range is then about this step's updates alone.
+    """
+
+    rollout_func: Rollouts
+    age: int = 0
+    """Versions between the weights that sampled this step's trajectories and those that the step began with."""
     _recomputed: Tensor | None = None
+    _to_correct: dict[str, Tensor] | None = None
 
     def note(self, figures: dict[str, float]) -> None:
         for name, value in figures.items():
@@ -21,18 +32,43 @@ class PolicyTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        if not self._lags:
+            output["old_per_token_logps"] = output["sampling_per_token_logps"]
         return output
 
+    @property
+    def _lags(self) -> bool:
+        return self.rollout_func.config.policy_lag > 0
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        if self._lags:
+            # an advantage a token, so that the weight is on the policy's loss and not on the KL term
+            advantages = inputs["advantages"][:, None].repeat(1, inputs["completion_ids"].shape[1])
+            inputs = {**inputs, "advantages": advantages}
+            if "old_per_token_logps" in inputs:
+                self._correct(inputs, inputs["old_per_token_logps"])
+            else:  # one update a step: the loss's own forward pass says what the policy says as the step begins
+                self._to_correct = inputs
         loss = super()._compute_loss(model, inputs)
         updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
-        if self.state.global_step % updates == 0:  # the weights are still those that sampled
+        first = self.state.global_step % updates == 0
+        if first and self.age == 0:  # the weights are still those that sampled
             mask = inputs["completion_mask"] * inputs["tool_mask"]
             assert self._recomputed is not None
             gap = ((self._recomputed - inputs["sampling_per_token_logps"]) * mask).abs().max()
             self._metrics["train"]["logprob_gap"].append(gap.item())
         return loss
+
+    def _correct(self, inputs: dict[str, Tensor], now: Tensor) -> None:
+        """Weigh the advantages, in place, by the ratio of the step's first policy (log-probs ``now``) to the sampling one."""
+        trained = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+        ratio = (now - inputs["sampling_per_token_logps"]).exp()
+        cap = self.rollout_func.config.importance_cap
+        inputs["advantages"] *= ratio.clamp(max=cap)
+        if trained.any():
+            self._metrics["train"]["importance/mean"].append(ratio[trained].mean().item())
+            self._metrics["train"]["importance/max"].append(ratio[trained].max().item())
+            self._metrics["train"]["importance/capped"].append((ratio[trained] > cap).float().mean().item())
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -49,7 +85,7 @@ class PolicyTrainer(GRPOTrainer):
         by up to 1e-4 with the padding; and most of it is work for nothing. Here each forward pass takes sequences
         of like length, padded on the right to the longest of its own.
         """
-        if model is self.model and not torch.is_grad_enabled():
+        if model is self.model and not torch.is_grad_enabled() and not self._lags:
             # TRL asks what the policy would say now of a step that several updates share; we know what it said
             return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
         order = attention_mask.sum(1).argsort(stable=True)
@@ -66,13 +102,21 @@ class PolicyTrainer(GRPOTrainer):
         back = order.argsort()
         together = torch.cat(logps)[back]
         self._recomputed = together.detach()
+        if self._to_correct is not None:
+            self._correct(self._to_correct, self._recomputed)
+            self._to_correct = None
         return together, None if entropies[0] is None else torch.cat(entropies)[back], found[2]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        gaps = self._metrics["train"].get("logprob_gap")
-        if gaps:
-            self._metrics["train"]["logprob_gap"] = [max(gaps)]  # TRL logs means; a gap is about the worst
+        for name in ("logprob_gap", "importance/max"):  # TRL logs means; these are about the worst
+            if values := self._metrics["train"].get(name):
+                self._metrics["train"][name] = [max(values)]
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # first: a checkpoint counts once the trainer's state is there, and that is written last
+        self.rollout_func.save(self)
+        super()._save_checkpoint(model, trial)
 
 
 def _begin_at_zero(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
