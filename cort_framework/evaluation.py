@@ -188,6 +188,8 @@ class _Samples:
     right: bytearray = field(default_factory=bytearray)
     answers: array[int] = field(default_factory=lambda: array("q"))
     """Hashes of what they vote for: a vote asks no more of two answers than whether they are the same. 0 for none."""
+    within: Counter[int] = field(default_factory=Counter)
+    """By budget: how many are right and no longer than that."""
 
 
 def evaluate(
@@ -198,6 +200,7 @@ def evaluate(
     reward: str = "answer",
     seed: int = 0,
     seconds: float | None = None,
+    budgets: Sequence[int] = (),
 ) -> dict[str, Any]:
     """One record of ``results.json``: the system ``name`` on ``test_set``.
 
@@ -205,6 +208,8 @@ def evaluate(
     ``tokens_generated`` those that the model sampled, discarded ones included, both as means; ``tokens_per_correct`` is all
     tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result.
     ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
+    ``accuracy_within`` is the accuracy had the response been cut at so many tokens, for each of ``budgets``: noise is a
+    function of the position, so a longer one would have been cut and a shorter one the same.
     A share of nothing is ``None``. Raises ``ValueError`` where there is no trajectory.
     """
     tasks: dict[str, _Samples] = {}
@@ -219,6 +224,7 @@ def evaluate(
         answer = answer_key(t) if t.error is None else None
         samples.right.append(is_right(t, reward))
         samples.answers.append(0 if answer is None else hash(answer) or 1)
+        samples.within.update(b for b in budgets if samples.right[-1] and t.response_tokens <= b)
         calls = t.calls
         outcomes.update(str(turn.result.outcome) for turn in calls if turn.result is not None)
         labels.update(label_calls(t))
@@ -243,6 +249,7 @@ def evaluate(
 
     count = total["samples"]
     labelled = labels["calculation"] + labels["verification"]
+    within = {str(b): fmean(s.within[b] / len(s.right) for s in tasks.values()) for b in sorted(set(budgets))}
     return {
         "name": name,
         "test_set": test_set,
@@ -254,6 +261,7 @@ def evaluate(
             str(k): fmean(pass_at_k(len(s.right), sum(s.right), k) for s in tasks.values()) for k in ks
         },
         "maj_at_k": votes,
+        **({"accuracy_within": within} if within else {}),
         "tokens": total["tokens"] / count,
         "tokens_generated": total["generated"] / count,
         "tokens_per_correct": total["generated"] / total["right"] if total["right"] else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,9 +12,14 @@ from cort_framework.cli.options import echo_json, json_option, recipe_options
 from cort_framework.cli.show import near, results_table, stdout
 from cort_framework.cli.solve import find_recipe_of, recipe_of_model
 from cort_framework.display import Display
+from cort_framework.errors import RequestError
 from cort_framework.pipeline import run
 from cort_framework.recipe import Recipe, load_recipe, make_plan
 from cort_framework.settings import validated
+from cort_framework.tables import nearest
+
+BENCHMARKS = "benchmarks"
+"""The recipe that says how benchmarks are evaluated, where no other is named."""
 
 
 @click.command("eval")
@@ -27,11 +33,15 @@ from cort_framework.settings import validated
     help="A task set of the recipe; all that it evaluates on by default.",
 )
 @click.option(
+    "--benchmark",
+    "benchmarks",
+    metavar="NAMES",
+    help=f"Task sets as the recipe evaluates them, by commas: aime24,math500. Of the recipe '{BENCHMARKS}' by default.",
+)
+@click.option(
     "--samples",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Samples a task: the k of avg@k.",
+    help="Samples a task, the k of avg@k; 1 by default, and what the recipe says for a benchmark.",
 )
 @click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")
 @click.option(
@@ -53,7 +63,8 @@ def evaluate(
     profile: str | None,
     overrides: Sequence[str],
     tasks: Sequence[str],
-    samples: int,
+    benchmarks: str | None,
+    samples: int | None,
     prompt: str | None,
     tools: Sequence[str],
     hints: Sequence[str],
@@ -62,19 +73,22 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure a model: accuracy with its interval, tokens, calls and behaviour, each trajectory kept on disk."""
-    loaded = load_recipe(find_recipe_of(model, recipe), profile, overrides)
-    stage = {
-        "name": "evaluate",
-        "kind": "evaluate",
-        "system": system,
-        "tasks": list(tasks) or _evaluated(loaded),
-        "samples": samples,
-        "tools": [] if tuple(tools) == ("none",) else list(tools) or None,
-        "hints": list(hints),
-        "rollout": {"prompt": prompt} if prompt else {},
-    }
+    if benchmarks and tasks:
+        raise RequestError("--benchmark and --tasks both name task sets", "use one of them")
+    found = recipe or BENCHMARKS if benchmarks else find_recipe_of(model, recipe)
+    loaded = load_recipe(found, profile, overrides)
+    stages: list[dict[str, Any]] = (
+        _as_benchmarks(loaded, [name.strip() for name in benchmarks.split(",") if name.strip()])
+        if benchmarks
+        else [{"name": "evaluate", "kind": "evaluate", "tasks": list(tasks) or _evaluated(loaded)}]
+    )
+    for stage in stages:
+        stage |= {"system": system, "hints": list(hints)}
+        stage |= {"tools": [] if tuple(tools) == ("none",) else list(tools)} if tools else {}
+        stage |= {"samples": samples} if samples else {}
+        stage["rollout"] = stage.get("rollout", {}) | ({"prompt": prompt} if prompt else {})
     data = loaded.model_dump(mode="json")
-    data |= {"name": f"{loaded.name}-eval", "model": model, "filters": {}, "stage": [stage]}
+    data |= {"name": f"{loaded.name}-eval", "model": model, "filters": {}, "stage": stages}
     report = run(make_plan(validated(Recipe, data)), run_dir, display=Display())
     if as_json:
         echo_json(report.results)
@@ -82,6 +96,25 @@ def evaluate(
     console = stdout()
     console.print(results_table(report.results))
     console.print(f"look closer: cort trace view {near(report.folder)}", soft_wrap=True)
+
+
+def _as_benchmarks(recipe: Recipe, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The recipe's evaluations of these task sets, with the samples and budgets that it gives each."""
+    stages, open_names = [], list(dict.fromkeys(names))
+    for table in (
+        s.model_dump(mode="json", exclude_unset=True) for s in recipe.stage if s.kind == "evaluate"
+    ):
+        chosen = [name for name in table["tasks"] if name in open_names]
+        open_names = [name for name in open_names if name not in chosen]
+        if chosen:
+            stages.append(table | {"tasks": chosen})
+    if open_names:
+        known = _evaluated(recipe)
+        raise RequestError(
+            f"the recipe '{recipe.name}' evaluates no task set {open_names[0]!r}{nearest(open_names[0], known)}",
+            f"it evaluates {', '.join(known)}",
+        )
+    return stages
 
 
 def _evaluated(recipe: Recipe) -> list[str]:

@@ -326,6 +326,18 @@ def test_eval_measures_a_model_on_the_recipes_task_sets(folder, capsys):
     assert "100.0 ± 0.0 %" in capsys.readouterr().out
 
 
+def test_eval_takes_benchmarks_as_their_recipe_evaluates_them(folder, capsys):
+    arguments = ["eval", "--model", "model", "--recipe", "sums.toml", "--json"]
+    budgets = ["--set", "stage.base.budgets=[1,9999]"]
+    assert main([*arguments, "--benchmark", "hard", "--tools", "calc", "--prompt", "tool", *budgets]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["name"], record["test_set"], record["samples_per_task"]) == ("model", "hard", 1)
+    assert record["accuracy_within"] == {"1": 0.0, "9999": 1.0}
+    assert main([*arguments, "--benchmark", "hard, esay"]) == 2
+    assert "evaluates no task set 'esay'" in capsys.readouterr().err
+    assert main([*arguments, "--benchmark", "hard", "--tasks", "easy"]) == 2
+
+
 def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

@@ -351,3 +351,16 @@ def test_the_funnel_counts_each_loss_once_and_says_why() -> None:
             "correct": {"wrong": 2},
         },
     }
+
+
+def test_a_budget_counts_the_right_ones_that_are_no_longer() -> None:
+    made = [
+        sample("a", 0, True, tokens=10),
+        sample("a", 1, True, tokens=30),
+        sample("b", 0, False, tokens=5),
+        sample("b", 1, True, tokens=20),
+    ]
+    record = evaluate(made, name="m", test_set="t", budgets=[20, 10, 40, 9])
+    assert record["accuracy_within"] == {"9": 0.0, "10": 0.25, "20": 0.5, "40": 0.75}
+    assert record["accuracy_within"]["40"] == record["accuracy"]
+    assert "accuracy_within" not in evaluate(made, name="m", test_set="t")
