@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -63,8 +64,8 @@ def _located(path: Path, logprobs: bool) -> Iterator[tuple[int, int, Trajectory]
             start = end
 
 
-_LOGPROBS = re.compile(rb'(?<=,"logprobs":)\[[-+.,\deE\sNaInfity]*\]')
-"""A list of numbers under this key. Nothing inside a string looks like it: a quotation mark there is escaped."""
+_LOGPROBS = re.compile(rb'(?<=,"logprobs":)\[[-+.,\deENaInfity]*\](?=,"weights_version":)')
+"""A turn's. Nothing inside a string looks like it: a quotation mark there is escaped."""
 
 
 def _parse(line: bytes, where: str, logprobs: bool = True) -> Trajectory:
@@ -175,14 +176,14 @@ class TrajectoryLog:
         lines = self._bytes(place.start, place.end).splitlines(keepends=True)
         return [_parse(line, f"{self.path}, after byte {place.start},") for line in lines]
 
-    def final(self, key: Key) -> Trajectory:
+    def final(self, key: Key, logprobs: bool = True) -> Trajectory:
         """Raises ``KeyError``."""
         place = self._known[key]
-        return _parse(self._bytes(place.last, place.end), f"{self.path}, at byte {place.last},")
+        return _parse(self._bytes(place.last, place.end), f"{self.path}, at byte {place.last},", logprobs)
 
-    def finals(self, keys: Iterable[Key]) -> Iterator[Trajectory]:
+    def finals(self, keys: Iterable[Key], logprobs: bool = True) -> Iterator[Trajectory]:
         """The final trajectories, read one at a time as they are asked for. Raises ``KeyError``."""
-        return map(self.final, keys)
+        return (self.final(key, logprobs) for key in keys)
 
     @property
     def _known(self) -> _Index:
@@ -197,16 +198,22 @@ class TrajectoryLog:
     # --- what comes -------------------------------------------------------------------------------------------
     def append(self, line: Sequence[Trajectory]) -> None:
         """One line of descent, in one write that is on disk when this returns."""
-        *cut, final = ((t.to_json() + "\n").encode(errors=_LONE_SURROGATES) for t in line)
+        *cut, final = (_line(t.to_json()) for t in line)
         self._write(b"".join(cut), final, line[-1])
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def revise(self, final: Trajectory) -> None:
-        """The final trajectory of a line of descent again, with the verdicts that came later."""
+        """The final trajectory of a line of descent again, with the verdicts that came later. Its turns are those on disk, copied
+        as they lie there: to write numbers anew takes longer than all else."""
         place = self._known[final.task.id, final.sample]
-        cut = self._bytes(place.start, place.last)
-        self._write(cut, (final.to_json() + "\n").encode(errors=_LONE_SURROGATES), final)
+        cut, old = self._bytes(place.start, place.last), self._bytes(place.last, place.end)
+        head = _up_to_turns(old)
+        if head is None:
+            turns = _parse(old, f"{self.path}, at byte {place.last},").turns
+            self._write(cut, _line(replace(final, turns=turns).to_json()), final)
+        else:
+            self._write(cut, head + _line("," + final.to_json(after="turns")[1:]), final)
 
     def _write(self, cut: bytes, last: bytes, final: Trajectory) -> None:
         self._file.write(cut + last)
@@ -231,6 +238,20 @@ class TrajectoryLog:
         self._reader.close()
         if self._index is not None:
             self._index.close()
+
+
+def _line(text: str) -> bytes:
+    return (text + "\n").encode(errors=_LONE_SURROGATES)
+
+
+def _up_to_turns(line: bytes) -> bytes | None:
+    """What of a trajectory's line comes before its stop reason; ``None`` where its metadata has a key of that name."""
+    head, found, rest = line.rpartition(b'],"stop_reason":')
+    try:
+        json.loads(b'{"stop_reason":' + rest)
+    except ValueError:  # inside a nested object, which ends before the line does
+        return None
+    return head + b"]" if found else None
 
 
 def _mend(path: Path) -> int:

@@ -220,9 +220,13 @@ class Trajectory:
         return self.usable and all(v.keep for v in self.verdicts)
 
     # --- disk -------------------------------------------------------------------------------------------------
-    def to_json(self) -> str:
-        """One line of ``trajectories.jsonl``."""
-        return json.dumps(vars(self), default=_plain, ensure_ascii=False, separators=(",", ":"))
+    def to_json(self, after: str | None = None) -> str:
+        """One line of ``trajectories.jsonl``; with ``after``, an object of the fields after that one."""
+        fields = vars(self)
+        if after is not None:
+            names = list(fields)
+            fields = {name: fields[name] for name in names[names.index(after) + 1 :]}
+        return json.dumps(fields, default=_plain, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Trajectory:
@@ -242,18 +246,15 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _turn(data: dict[str, Any]) -> Turn:
-    result = data["result"]
-    return Turn(
-        **{
-            **data,
-            "ids": tuple(data["ids"]),
-            "logprobs": None if data["logprobs"] is None else tuple(data["logprobs"]),
-            "call": None if data["call"] is None else ToolCall(**data["call"]),
-            "result": None
-            if result is None
-            else ToolResult(**{**result, "outcome": Outcome(result["outcome"])}),
-        }
-    )
+    call, result, logprobs = data["call"], data["result"], data["logprobs"]
+    data["ids"] = tuple(data["ids"])
+    if logprobs is not None:
+        data["logprobs"] = tuple(logprobs)
+    if call is not None:
+        data["call"] = ToolCall(**call)
+    if result is not None:
+        data["result"] = ToolResult(**{**result, "outcome": Outcome(result["outcome"])})
+    return Turn(**data)
 
 
 @dataclass

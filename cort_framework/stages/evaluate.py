@@ -50,7 +50,7 @@ class Evaluate(Stage):
                 with run.reporter.progress(f"{config.system} on {name}", len(requests)) as progress:
                     run.collect(log, job, progress)
                 record = evaluate(
-                    log.finals(r.key for r in requests),
+                    log.finals((r.key for r in requests), logprobs=False),
                     name=config.system,
                     test_set=name,
                     seconds=time.perf_counter() - started,

@@ -52,7 +52,7 @@ class Synthesize(Stage):
                     run.collect(log, job, progress)
                     run.judge(log, requests, config.filters)
                     tried += [r.key for r in requests]
-                    for trajectory in log.finals(r.key for r in requests):
+                    for trajectory in log.finals((r.key for r in requests), logprobs=False):
                         if trajectory.kept and len(kept) < config.target:
                             kept[trajectory.task.id] = attempt
                         elif trajectory.kept:
