@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pydantic import Field
 
 import cort_framework as cort
-from cort_framework.rendering import render
-from cort_trl.training import REQUIRES, TrainingSettings, arguments, fit, load, quiet
+from cort_framework.rendering import Rendered, render
+from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
 
 
 class SupervisedTrainer(cort.Trainer):
-    """TRL's ``SFTTrainer`` on the turns' ids. Nothing is tokenised, cut or packed; the mask is authorship."""
+    """TRL's ``SFTTrainer`` on the turns' ids. Nothing is tokenised or cut; the mask is authorship."""
 
     name = "sft"
     requires = REQUIRES
@@ -48,27 +48,57 @@ class SupervisedTrainer(cort.Trainer):
         micro, accumulate = split_batch(config.batch_size, config.micro_batch)
         steps = config.max_steps or max(1, round(len(rendered) * config.epochs / config.batch_size))
         order = training_order([len(r.input_ids) for r in rendered], config.batch_size, steps, context.seed)
-        dataset = Dataset.from_dict(
-            {
-                "input_ids": [rendered[i].input_ids for i in order],
-                "completion_mask": [rendered[i].mask for i in order],
+        samples = [rendered[i] for i in order]
+        if config.packing:
+            from cort_trl.packing import PackedCollator, prepare
+
+            collator = PackedCollator(prepare(model))
+            columns = _packed(samples, config.batch_size, config.batch_size // micro)
+            micro = 1  # a row is all that goes into one forward pass
+        else:
+            collator = None
+            columns = {
+                "input_ids": [r.input_ids for r in samples],
+                "completion_mask": [r.mask for r in samples],
             }
-        )
         with quiet():
             trainer = SFTTrainer(
                 model=model,
                 processing_class=tokenizer,
-                train_dataset=dataset,
+                train_dataset=Dataset.from_dict(columns),
+                data_collator=collator,
+                peft_config=adapters(config),
                 args=SFTConfig(
                     **{**arguments(config, context), "per_device_train_batch_size": micro},
                     gradient_accumulation_steps=accumulate,
                     max_steps=steps,
                     train_sampling_strategy="sequential",  # the order is ours: see training_order
                     completion_only_loss=True,
+                    dataset_kwargs={"skip_prepare_dataset": config.packing},
                     max_length=None,  # the default cuts at 1024 tokens without a word
                 ),
             )
         return fit(trainer, context, "sft steps")
+
+
+def _packed(samples: Sequence[Rendered], batch_size: int, passes: int) -> dict[str, list[list[int]]]:
+    """The samples of each step in as many rows as it has forward passes, of nearly equal length."""
+    from cort_trl.packing import packs
+
+    rows = []
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        rows += [[batch[i] for i in row] for row in packs([len(r.input_ids) for r in batch], passes)]
+    return {
+        "input_ids": [[i for r in row for i in r.input_ids] for row in rows],
+        "labels": [[label for r in row for label in _labels(r)] for row in rows],
+        "seq_lengths": [[len(r.input_ids) for r in row] for row in rows],
+    }
+
+
+def _labels(sample: Rendered) -> list[int]:
+    """-100 where there is no loss: off the mask, and on the first token, which nothing predicts."""
+    return [-100, *(i if m else -100 for i, m in zip(sample.input_ids[1:], sample.mask[1:], strict=True))]
 
 
 def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,6 +17,20 @@ import cort_framework as cort
 
 REQUIRES = ("torch>=2.11", "transformers>=5.10", "trl>=1.16,<1.17", "accelerate>=1.15", "datasets>=4.0")
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"]
+
+
+class Lora(cort.PluginConfig):
+    """Low-rank adapters on frozen weights (Hu et al. 2021): the optimizer holds their numbers alone, and the weights
+    without them are GRPO's reference model. Learning rates some ten times higher suit them. What is saved is merged."""
+
+    rank: int = Field(16, ge=1)
+    """Width of an adapter."""
+    alpha: float = Field(32.0, gt=0)
+    """An adapter's output is scaled by ``alpha / rank``."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that are left out in training."""
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get one, such as ``q_proj``; all-linear: every linear layer but the output head."""
 
 
 class TrainingSettings(cort.PluginConfig):
@@ -32,12 +48,20 @@ class TrainingSettings(cort.PluginConfig):
     """Gradients are scaled down to this norm."""
     micro_batch: int = Field(8, ge=1)
     """Sequences in one forward pass, on each device; changes memory and speed, not the result."""
+    packing: bool = False
+    """Lay the sequences of a forward pass end to end in one row, without padding. The loss is the same but for rounding;
+    faster wherever lengths differ."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights that are trained and saved."""
     bf16: bool = False
-    """Compute in bfloat16 where it is safe, with the weights in ``dtype``."""
+    """Compute in bfloat16 where it is safe, with the weights in ``dtype``. What an engine samples in another format has
+    other log-probs: look at ``logprob_gap``."""
     gradient_checkpointing: bool = False
     """Save memory for time: worth it from about a billion parameters on."""
+    liger: bool = False
+    """Liger's fused kernels for norms, rotary positions and the feed-forward layers; needs a GPU."""
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights."""
     save_every: int = Field(100, ge=1)
     """Steps between two checkpoints to resume from."""
     log_every: int = Field(1, ge=1)
@@ -62,10 +86,35 @@ def load(reference: str, dtype: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def adapters(settings: TrainingSettings) -> Any:
+    """peft's configuration of what ``lora`` asks for; ``None`` where it asks for nothing."""
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules=settings.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
 def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[str, Any]:
-    """The part of TRL's arguments that both trainers have in common."""
+    """The part of TRL's arguments that both trainers have in common.
+
+    Raises ``RequestError`` where this machine cannot do what they ask for.
+    """
     import torch
 
+    on_gpu = torch.cuda.is_available()
+    if settings.liger and not on_gpu:
+        raise cort.RequestError("liger needs a GPU, and there is none here", "leave out liger = true")
+    if settings.liger and importlib.util.find_spec("liger_kernel") is None:
+        raise cort.RequestError("Liger's kernels are not installed", 'pip install "cort-trl[liger]"')
+    if settings.bf16 and on_gpu and not torch.cuda.is_bf16_supported():
+        raise cort.RequestError("this GPU does not compute in bfloat16", "leave out bf16 = true")
     return {
         "output_dir": str(context.folder / "training"),
         "learning_rate": settings.learning_rate,
@@ -76,6 +125,7 @@ def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[st
         "per_device_train_batch_size": settings.micro_batch,
         "bf16": settings.bf16,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_liger_kernel": settings.liger,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
         "save_total_limit": 1,
@@ -85,8 +135,9 @@ def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[st
         "seed": context.seed,
         "data_seed": context.seed,
         "disable_tqdm": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": on_gpu,
+        "use_cpu": not on_gpu,
+        "ddp_find_unused_parameters": False,  # every weight that is trained is used in every pass
     }
 
 
@@ -112,16 +163,56 @@ def fit(trainer: Any, context: cort.TrainContext, description: str) -> cort.Chec
     with reporter.progress(description, trainer.args.max_steps) as progress, quiet():
         trainer.add_callback(_reporting(context, progress))
         trainer.train(resume_from_checkpoint=resume)
-        target = context.folder / "checkpoint"
+        target, partial = context.folder / "checkpoint", context.folder / "checkpoint.partial"
         if trainer.accelerator.is_main_process:
-            partial = context.folder / "checkpoint.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
-            trainer.processing_class.save_pretrained(partial)
+        save(trainer, partial)
+        if trainer.accelerator.is_main_process:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         trainer.accelerator.wait_for_everyone()
     return cort.Checkpoint(target)
+
+
+def policy(trainer: Any) -> Any:
+    """The live model as transformers knows it, with LoRA's adapters in its layers."""
+    from accelerate.utils import is_peft_model
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+def save(trainer: Any, folder: Path) -> None:
+    """Write the weights, LoRA's adapters merged into them, and the tokenizer as a plain ``save_pretrained`` folder. The
+    live model is left as it is: merging into it and out again would leave rounding behind.
+
+    To be called in all processes: one writes, the others wait, and give it their shards where the model is sharded."""
+    accelerator = trainer.accelerator
+    model = policy(trainer)
+    state = None
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+        state = accelerator.get_state_dict(trainer.model)
+    elif model is not accelerator.unwrap_model(trainer.model):
+        state = merged(model)
+    if accelerator.is_main_process:
+        model.save_pretrained(folder, state_dict=state)
+        trainer.processing_class.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+
+
+def merged(model: Any) -> dict[str, Any]:
+    """The weights by name, LoRA's adapters merged into them; those of the model stay as they are."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    state = {}
+    for name, value in model.state_dict().items():
+        owner, _, rest = name.partition(".base_layer.")
+        if rest == "weight":
+            value = value + adapted[owner].get_delta_weight("default").to(value.dtype)
+        if ".lora_" not in name:
+            state[f"{owner}.{rest}" if rest else name] = value
+    return state
 
 
 @contextmanager
@@ -138,6 +229,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")
+            warnings.filterwarnings("ignore", "`use_liger_kernel=True` is deprecated")
             yield
     finally:
         logging.set_verbosity(level)
