@@ -11,12 +11,12 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from math import comb
 from random import Random
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
+from cort_framework.behaviour import Label, Subject, label_calls, subject
 from cort_framework.types import Outcome, Trajectory, derive_seed
 
 RESAMPLES = 2000
@@ -39,93 +39,6 @@ def last_boxed(text: str) -> str | None:
             if start is not None and (last is None or start > last[0]):
                 last = start, brace.start()
     return None if last is None else text[slice(*last)].strip()
-
-
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$")
-_NATIVE_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
-
-
-def prose(trajectory: Trajectory) -> list[tuple[int, int]]:
-    """The stretches of ``Trajectory.response`` that the model wrote and that are no code: neither a fenced block, by whomever
-    it was opened, nor a native call."""
-    response = trajectory.response
-    own = bytearray(len(response))
-    visible = []
-    for turn, start, end in trajectory.segments():
-        if turn.author == "model":
-            own[start:end] = b"\x01" * (end - start)
-        visible.append("\n" * (end - start) if turn.author == "tool" else turn.text)
-    position, inside = 0, False
-    text = "".join(visible)
-    for line in re.findall(
-        r"[^\n]*\n|[^\n]+", text
-    ):  # splitlines() also breaks at separators that end no line here
-        end = position + len(line)
-        fence = _FENCE.match(line.rstrip("\r\n"))
-        if fence or inside:
-            own[position:end] = bytes(len(line))
-        if fence:
-            inside = bool(fence[1].strip())
-        position = end
-    for call in _NATIVE_CALL.finditer(text):
-        own[call.start() : call.end()] = bytes(call.end() - call.start())
-    return [match.span() for match in re.finditer(b"\x01+", own)]
-
-
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\d{1,1000}(?:(?:,|\{,\})\d{3}){0,20}(?:\.\d{1,1000})?(?!\d)")
-_STATES = re.compile(
-    r"(?:[=≡≈{]|\b(?:is|equals?|gives?|giving|gets?|got|makes?|so|total|answer|result|exactly))\W{0,3}$"
-)
-
-
-def numbers(text: str) -> list[tuple[int, Fraction]]:
-    """Each number in the text with its position, thousands separators understood."""
-    return [
-        (match.start(), Fraction(re.sub(r"[{,}]", "", match[0]).replace("−", "-")))
-        for match in _NUMBER.finditer(text)
-    ]
-
-
-Label = Literal["calculation", "verification"]
-
-
-def label_calls(trajectory: Trajectory) -> list[Label | None]:
-    """One label a call (paper, code behaviour): ``calculation`` where its result was not known before, ``verification``
-    where it was; ``None`` for a call that gave no result, because it failed.
-
-    A call's result is the last number that it printed. It was known if the model's prose had stated it, or an earlier call
-    had returned it. A number of one or two digits, or one of the problem's own, is common enough to stand there by chance:
-    it counts only as the end of a statement (``= 12``, ``giving 12``). A call that prints nothing but a truth value checks.
-    """
-    response = trajectory.response
-    own = prose(trajectory)
-    given = {value for _, value in numbers(trajectory.task.prompt)}
-    returned: set[Fraction] = set()
-    labels: list[Label | None] = []
-    for turn, start, _ in trajectory.segments():
-        if turn.author != "tool" or turn.result is None:
-            continue
-        if turn.result.outcome != Outcome.OK:
-            labels.append(None)
-            continue
-        printed = numbers(turn.result.text)
-        if not printed:
-            labels.append("verification" if turn.result.text.strip() in ("True", "False") else "calculation")
-            continue
-        result = printed[-1][1]
-        before = "\n".join(response[a : min(b, start)] for a, b in own if a < start)
-        known = result in returned or any(
-            value == result
-            and ((_telling(value) and value not in given) or _STATES.search(before[max(0, at - 24) : at]))
-            for at, value in numbers(before)
-        )
-        labels.append("verification" if known else "calculation")
-        returned.add(result)
-    return labels
-
-
-def _telling(value: Fraction) -> bool:
-    return abs(value) >= 100 or value.denominator > 1
 
 
 def answer_key(trajectory: Trajectory) -> str | None:
@@ -206,7 +119,8 @@ def evaluate(
 
     ``tokens`` are response tokens of the trajectory as it stands (interpreter output and hints included),
     ``tokens_generated`` those that the model sampled, discarded ones included, both as means; ``tokens_per_correct`` is all
-    tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result.
+    tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result;
+    ``subjects`` says how many calls did what.
     ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
     ``accuracy_within`` is the accuracy had the response been cut at so many tokens, for each of ``budgets``: noise is a
     function of the position, so a longer one would have been cut and a shorter one the same.
@@ -216,6 +130,7 @@ def evaluate(
     total: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     labels: Counter[Label | None] = Counter()
+    subjects: Counter[Subject] = Counter()
     lasted = 0.0
     for t in trajectories:
         if t.stop_reason == "rewound":
@@ -228,6 +143,7 @@ def evaluate(
         calls = t.calls
         outcomes.update(str(turn.result.outcome) for turn in calls if turn.result is not None)
         labels.update(label_calls(t))
+        subjects.update(subject(turn.call) for turn in calls if turn.call is not None)
         total.update(tokens=t.response_tokens, generated=t.generated_tokens, calls=len(calls))
         total.update(samples=1, right=samples.right[-1], coded=bool(calls), errors=t.error is not None)
         lasted += t.seconds
@@ -269,6 +185,7 @@ def evaluate(
         "outcomes": {str(outcome): outcomes[str(outcome)] for outcome in Outcome},
         "code_share": total["coded"] / count,
         "calculation_share": labels["calculation"] / labelled if labelled else None,
+        "subjects": dict(subjects.most_common()),
         "errors": total["errors"],
         "seconds": lasted if seconds is None else seconds,
     }

@@ -5,28 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
-from fractions import Fraction
 from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from stories import story
 
-from cort_framework import Author, Outcome, Reward, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
+from cort_framework import Outcome, Reward, Task, Trajectory, Turn, Verdict
 from cort_framework.evaluation import (
     answer_key,
     bootstrap,
     evaluate,
     funnel,
     is_right,
-    label_calls,
     last_boxed,
     majority_at_k,
-    numbers,
     paired_difference,
     pass_at_k,
-    prose,
 )
 
 
@@ -47,22 +44,6 @@ def sample(
         f"{task}/{number}", Task(task, "P", "1"), number, turns=turns, stop_reason="eos", seconds=0.5
     )
     return replace(made, discarded_tokens=discarded, rewards={"answer": Reward(float(right))}, **fields)
-
-
-def story(
-    *parts: str | tuple[str, str] | tuple[str, str, Outcome], prompt: str = "What is 37 times 48?"
-) -> Trajectory:
-    """Prose by the model, and programs with their outputs."""
-    turns = [Turn("prompt", (), f"{prompt}<think>\n")]
-    for part in parts:
-        if isinstance(part, str):
-            turns.append(Turn("model", (), part))
-            continue
-        outcome = part[2] if len(part) == 3 else Outcome.OK
-        turns.append(Turn("model", (), f"```python\n{part[0]}\n```\n"))
-        call, result = ToolCall("python", part[0]), ToolResult(outcome, part[1])
-        turns.append(Turn("tool", (), f"```output\n{part[1]}\n```\n", call=call, result=result))
-    return Trajectory("t/0", Task("t", prompt), turns=turns)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -89,64 +70,7 @@ def test_a_thousand_open_boxes_are_read_in_one_pass() -> None:
     assert last_boxed("\\boxed{" * 20_000 + "5}") == "5"
 
 
-def test_numbers_are_read_with_separators_signs_and_decimals() -> None:
-    values = [value for _, value in numbers("1,234 and 5{,}678, −3, 2.50, x2, 7. v1.2.3")]
-    assert values[:5] == [1234, 5678, -3, Fraction(5, 2), 7]
-    assert numbers("9" * 100_000) == []
-
-
-def test_prose_is_what_the_model_wrote_and_no_code() -> None:
-    trajectory = story("Let me see.\n", ("print(1)", "1"), "So 1.\n```text\nno prose\n```\nEnd")
-    hinted = Turn("hint", (), "Use code.\n```python\n")
-    trajectory.turns += [hinted, Turn("model", (), "print(2)\n```\nAfter <tool_call>{}</tool_call> all")]
-    assert [trajectory.response[a:b] for a, b in prose(trajectory)] == [
-        "Let me see.\n",
-        "So 1.\n",
-        "End",
-        "After ",
-        " all",
-    ]
-
-
-@settings(max_examples=100)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["model", "tool", "hint"]), st.text("a`\n{}<p", max_size=12)), max_size=8
-    )
-)
-def test_prose_never_holds_what_another_wrote(parts: list[tuple[Author, str]]) -> None:
-    turns = [Turn(author, (), text) for author, text in parts]
-    trajectory = Trajectory("t/0", Task("t", "P"), turns=turns)
-    own = {p for turn, a, b in trajectory.segments() if turn.author == "model" for p in range(a, b)}
-    assert {p for a, b in prose(trajectory) for p in range(a, b)} <= own
-
-
 # --- behaviour ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("parts", "labels"),
-    [
-        (["It is quicker with code.\n", ("print(37*48)", "1776")], ["calculation"]),
-        (["37*40=1480, 37*8=296, so 1,776.\n", ("print(37*48)", "1776")], ["verification"]),
-        (["So I get = 12.\n", ("print(4*3)", "12")], ["verification"]),
-        (["There are 12 cases.\n", ("print(4*3)", "12")], ["calculation"]),
-        (["37 times 48.\n", ("print(37)", "37")], ["calculation"]),
-        ([("print(37*48)", "1776"), "Again.\n", ("print(48*37)", "1776")], ["calculation", "verification"]),
-        ([("# 1776\nprint(37*48)", "1776")], ["calculation"]),
-        (["Compute it.\n", ("print(1/0)", "ZeroDivisionError", Outcome.PROGRAM_ERROR)], [None]),
-        (["Is it so?\n", ("print(37*48 == 1776)", "True")], ["verification"]),
-        (["Import first.\n", ("import math", "")], ["calculation"]),
-        (["The root is 0.5.\n", ("print(1/2)", "0.5")], ["verification"]),
-        (["```output\n1776\n```\n", ("print(37*48)", "1776")], ["calculation"]),
-    ],
-)
-def test_a_call_whose_result_was_known_is_verification(
-    parts: list[str | tuple[str, str]], labels: list[str | None]
-) -> None:
-    assert label_calls(story(*parts)) == labels
-
-
-def test_what_the_model_says_after_a_call_does_not_make_it_verification() -> None:
-    assert label_calls(story("Run it.\n", ("print(37*48)", "1776"), "So 37*48 = 1776.\n")) == ["calculation"]
 
 
 def test_a_vote_is_the_metadatas_answer_or_the_last_box() -> None:
@@ -255,6 +179,7 @@ def test_the_fields_of_a_record_are_those_of_results_json() -> None:
         "outcomes",
         "code_share",
         "calculation_share",
+        "subjects",
         "errors",
         "seconds",
     ]
@@ -266,6 +191,7 @@ def test_calls_are_counted_by_outcome_and_labelled() -> None:
     )
     record = evaluate([first, replace(story("By hand.\n"), id="t/1", sample=1)], name="x", test_set="y")
     assert record["tool_calls"] == 1.5
+    assert record["subjects"] == {"arithmetic": 3}
     assert record["outcomes"] == {
         "ok": 2,
         "program_error": 1,

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from cort_framework import Outcome, Trajectory
-from cort_framework.evaluation import numbers, prose
+from cort_framework.behaviour import numbers, prose
 from cort_hint_engineering.arithmetic import Chain, chains, listings
 
 ANNOUNCED = 1
