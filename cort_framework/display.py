@@ -4,8 +4,10 @@ terminal."""
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -68,6 +70,24 @@ class SilentDisplay(Display):
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
+
+
+class StageReporter:
+    """``interfaces.Reporter``: progress and notes go to the display, metrics to ``metrics.jsonl``."""
+
+    def __init__(self, display: Display, path: Path, stage: str) -> None:
+        self.display, self.path, self.stage = display, path, stage
+
+    def progress(self, description: str, total: int | None = None) -> Any:
+        return self.display.progress(description, total)
+
+    def note(self, text: str) -> None:
+        self.display.note(f"  {escape(text)}")
+
+    def metrics(self, **values: float | int | str) -> None:
+        line = json.dumps({"stage": self.stage, "time": round(time.time(), 3), **values})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def _show(fields: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from cort_framework.footprint import Footprint, Work
 from cort_framework.types import (
     Checkpoint,
     Generation,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cort_framework.executor import RolloutJob
     from cort_framework.pipeline import Run
     from cort_framework.runtime import Runtime
+    from cort_framework.settings import LaunchSettings
 
 
 class PluginConfig(BaseModel):
@@ -71,6 +73,11 @@ class Plugin(ABC):
     def preflight(self) -> None:  # noqa: B027 - optional, not abstract
         """Raise ``RequestError`` where this machine lacks what the settings ask for. Called for a recipe's tools before
         the first stage, so that nobody finds it out after hours; takes nothing that has to be given back."""
+
+    def footprint(self, work: Work) -> Footprint | None:
+        """What it will take for this work: tokens, memory, disk. Stage kinds, trainers and engines are asked when a
+        person asks for the plan; ``None``: it does not say. Starts nothing and imports nothing heavy."""
+        return None
 
     async def open(self, context: OpenContext) -> None:  # noqa: B027 - optional, not abstract
         """Take what is needed: processes, connections."""
@@ -271,17 +278,30 @@ class TrainContext:
     under a deadline. To be called from any thread but the runtime's own."""
     load_weights: Callable[[Weights], None] | None = None
     """RL: gives the engine new weights; blocks until they are in place."""
+    sleep: Callable[[], None] | None = None
+    """RL: has the engine give its device's memory back until weights are loaded again."""
     temperature: float = 1.0
     """RL: the temperature that ``rollout`` samples at."""
     max_tokens: int = 0
     """RL: response tokens of a trajectory at most."""
     report_to: tuple[str, ...] = ()
     """Accelerate trackers: ``tensorboard``, ``wandb``, ``trackio``."""
+    launch: LaunchSettings | None = None
+    """The processes that train together, of which this is one; ``None``: it is alone. The trainer checks that they have
+    found each other, all ``launch.world`` of them. Each gets the same trajectories and tasks, and rolls out for itself."""
 
 
 class Trainer(Plugin):
     """Turns a checkpoint and trajectories into a checkpoint. Runs in the calling thread; resumable: called again with
     the same folder, it goes on from the last step that it saved."""
+
+    launcher: ClassVar[str | None] = None
+    """The module that starts it in several processes, where it can be: ``python -m LAUNCHER JOB``, see ``launch``."""
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """How many batches of rollouts a step may make, one after another, while the other processes wait for it."""
+        return 0
 
     @abstractmethod
     def train(self, context: TrainContext) -> Checkpoint: ...

@@ -7,8 +7,6 @@ whose key changed moves its old folder aside (``sft~<key>``) and starts afresh.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,45 +16,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from cort_framework.display import Display, Progressing
-from cort_framework.errors import RequestError, StageFailed
+from cort_framework.curves import write_curves
+from cort_framework.display import Display, Progressing, StageReporter
+from cort_framework.errors import RequestError
 from cort_framework.executor import RolloutJob
 from cort_framework.guard import blame
 from cort_framework.inputs import TaskSets, digest, model_digest
-from cort_framework.interfaces import (
-    Executor,
-    Filter,
-    RolloutRequest,
-    Stage,
-    TrainContext,
-    Trainer,
-)
+from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage
+from cort_framework.launch import announced, join, launch
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runfolder import StageRecord, describe, finish, finished, locked, model_card, prepare
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
-from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
-
-
-class StageReporter:
-    """``interfaces.Reporter``: progress and notes go to the display, metrics to ``metrics.jsonl``."""
-
-    def __init__(self, display: Display, path: Path, stage: str) -> None:
-        self._display, self._path, self._stage = display, path, stage
-
-    def progress(self, description: str, total: int | None = None) -> Any:
-        return self._display.progress(description, total)
-
-    def note(self, text: str) -> None:
-        self._display.note(f"  {escape(text)}")
-
-    def metrics(self, **values: float | int | str) -> None:
-        line = json.dumps({"stage": self._stage, "time": round(time.time(), 3), **values})
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+from cort_framework.training import Trained, Training, check_errors
+from cort_framework.types import Group, Task, Trajectory, Weights, derive_seed
 
 
 @dataclass
@@ -167,12 +141,7 @@ class Run:
     def check_errors(self, errors: Counter[str], total: int) -> None:
         """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error of the
         machinery."""
-        if errors.total() > math.ceil(self.plan.recipe.max_error_rate * total):
-            error, count = errors.most_common(1)[0]
-            raise StageFailed(
-                f"{errors.total()} of {total} trajectories failed, {count} of them with: {error}",
-                "mend that and run again: the good ones are kept; or raise `max_error_rate` in the recipe",
-            )
+        check_errors(errors, total, self.plan.recipe.max_error_rate)
 
     def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
         """Give the final trajectory of each request its verdicts, and it to the log; task by task, in the order of the first
@@ -191,25 +160,30 @@ class Run:
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(
-        self, trajectories: Sequence[Trajectory] = (), tasks: Sequence[Task] = (), **rollout: Any
-    ) -> Checkpoint:
-        """Run the stage's trainer; ``rollout`` and ``load_weights`` are for RL."""
+        self,
+        trajectories: Sequence[Trajectory] = (),
+        tasks: Sequence[Task] = (),
+        job: RolloutJob | None = None,
+    ) -> Trained:
+        """Run the stage's trainer, in as many processes as `launch` says. ``job`` is for RL: how it rolls out."""
         assert self.stage.trainer is not None
-        trainer: Trainer = self.runtime.plugin(self.stage.trainer, Trainer)
-        context = TrainContext(
+        training = Training(
+            trainer=self.stage.trainer,
             folder=self.folder,
             model=self.model,
             seed=self.plan.recipe.seed,
-            reporter=self.reporter,
+            settings=self.stage.rollout,
+            launch=self.stage.launch,
+            report_to=tuple(self.plan.recipe.report_to),
+            max_error_rate=self.plan.recipe.max_error_rate,
             trajectories=trajectories,
             tasks=tasks,
-            temperature=self.stage.rollout.temperature,
-            max_tokens=self.stage.rollout.max_tokens,
-            report_to=tuple(self.plan.recipe.report_to),
-            **rollout,
+            job=job,
+            executor=self.stage.executor,
         )
-        with blame("trainer", trainer):
-            return trainer.train(context)
+        if self.stage.launch.several:
+            return launch(training, self.runtime, self.reporter)
+        return training.run(self.runtime, self.reporter)
 
 
 def run(
@@ -231,7 +205,10 @@ def run(
     if from_stage is not None and from_stage not in names:
         raise RequestError(f"there is no stage '{from_stage}'", f"the stages are: {', '.join(names)}")
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    if (machine := plan.recipe.launch).rank:
+        join(folder, names, machine.rank, machine.timeout_s, display)
+        return RunReport(folder, [], [], None)
+    with locked(folder), announced(folder, machine.machines):
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             sets.digest(name)  # a bad task file is found before anything is started
@@ -282,6 +259,7 @@ def _run_stages(
             checkpoint = record
         results += record.result.report
         write_json(folder / "results.json", results)
+    write_curves(folder, results)
     write_text(folder / "README.md", model_card(plan, list(records.values()), results))
     last = checkpoint.result.checkpoint if checkpoint is not None else None
     return RunReport(folder, list(records.values()), results, last)

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cort_framework.errors import PluginError
-from cort_framework.interfaces import Stage
+from cort_framework.interfaces import Stage, Trainer
 from cort_framework.registry import Registry, Resolved, absent_because, check_requirements, default_registry
-from cort_framework.settings import Recipe, RolloutSettings, StageTable, validated
-from cort_framework.tables import Key, Problem, Table, explain, nearest, refuse
+from cort_framework.settings import LaunchSettings, Recipe, RolloutSettings, StageTable, validated
+from cort_framework.tables import Key, Problem, Table, explain, merge, nearest, refuse
 
 SECTIONS = {
     "tasks": "task-source",
@@ -39,6 +39,8 @@ class PlannedStage:
     executor: Resolved
     rollout: RolloutSettings
     """The recipe's, with the stage's own over it."""
+    launch: LaunchSettings
+    """The processes that its trainer runs in."""
     model: str | None
     """A folder or hub id to start from; ``None`` where ``model_from`` says which stage makes it."""
     model_from: str | None
@@ -216,13 +218,18 @@ class _Planner:
             "stage", table.name, table.kind, dict(table.model_extra or {}), (*at, "kind"), at
         )
         rollout = self._rollout(table, at)
-        if rollout is None:
+        launch = self._launch(table, at)
+        if rollout is None or launch is None:
             return None
         engine = self._named_or_plugin("engine", rollout.engine, self._rollout_key(index, "engine"))
         executor = self._named_or_plugin("executor", rollout.executor, self._rollout_key(index, "executor"))
         if stage is None:
             return None
         trainer = self._trainer(table, stage.cls, at)
+        if trainer is None:
+            launch = LaunchSettings()
+        elif launch.several:
+            self._check_launch(trainer, launch, rollout, index)
         uses = {
             section: self._names(section, getattr(stage.config, section), earlier, at)
             for section in (*SECTIONS, "data")
@@ -243,7 +250,7 @@ class _Planner:
         if engine is None or executor is None:
             return None
         planned = PlannedStage(
-            table.name, stage, trainer, engine, executor, rollout, model, model_from, uses, table={}
+            table.name, stage, trainer, engine, executor, rollout, launch, model, model_from, uses, table={}
         )
         return replace(planned, table=self._table(planned, table.model or self.recipe.model))
 
@@ -266,6 +273,8 @@ class _Planner:
                 if key in self.recipe.rewards
             },
             "data": list(stage.uses.get("data", ())),
+            # how a training is shared out does not change it; but sharded, its checkpoints have another form
+            **({"sharding": stage.launch.sharding} if stage.launch.sharding else {}),
             **{
                 section: {
                     key: self.resolved[section][key].to_table()
@@ -294,6 +303,34 @@ class _Planner:
             text = f"no prompt is called {settings.prompt!r}{nearest(settings.prompt, list(self.recipe.prompts))}"
             self._complain(Problem(self._rollout_key(at[1], "prompt"), text))
         return settings
+
+    def _launch(self, table: StageTable, at: Key) -> LaunchSettings | None:
+        data = merge(self.recipe.launch.model_dump(), table.launch)
+        try:
+            return validated(LaunchSettings, data)
+        except ValidationError as error:
+            self.problems += explain(error, LaunchSettings, data, (*at, "launch"))
+            return None
+
+    def _check_launch(
+        self, trainer: Resolved, launch: LaunchSettings, rollout: RolloutSettings, index: int
+    ) -> None:
+        own = self.recipe.stage[index].launch
+        at: Key = ("stage", index, "launch") if own else ("launch",)
+        assert issubclass(trainer.cls, Trainer)
+        if trainer.cls.launcher is None:
+            text = f"trainer '{trainer.key}' runs in one process only"
+            self._complain(
+                Problem(at, text, f"give stage '{self.recipe.stage[index].name}' launch.processes = 1")
+            )
+        rounds = trainer.cls(trainer.config).rollouts_per_step
+        if launch.world > 1 and rounds * rollout.batch_timeout_s >= launch.timeout_s:
+            batches = "a batch" if rounds == 1 else f"{rounds} batches"
+            text = (
+                f"the processes wait {launch.timeout_s:g} s for one another (timeout_s), but {batches} of rollouts in "
+                f"stage '{self.recipe.stage[index].name}' may take {rounds * rollout.batch_timeout_s:g} s"
+            )
+            self._complain(Problem(at, text, "raise launch.timeout_s, or lower rollout.batch_timeout_s"))
 
     def _rollout_key(self, index: int | str, setting: str) -> Key:
         """Where a setting of a stage's rollouts comes from."""

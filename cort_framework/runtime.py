@@ -40,6 +40,7 @@ class Runtime:
         self._opened: list[Plugin] = []
         self._plugins: dict[Hashable, Plugin] = {}
         self._weights: dict[Hashable, Weights] = {}
+        self._asleep: set[Hashable] = set()
         self._streams: dict[concurrent.futures.Future[None], tuple[queue.Queue[Any], threading.Event]] = {}
         self.scratch = Path(tempfile.mkdtemp(prefix="cort-"))
         self.context = OpenContext(self.scratch, seed, deterministic, preload)
@@ -128,19 +129,44 @@ class Runtime:
         return plugin
 
     def engine(self, resolved: Resolved, weights: Weights) -> Engine:
-        """The engine, sampling from these weights; loaded only if it has others."""
+        """The engine, awake and sampling from these weights; loaded only if it has others."""
         engine = self.plugin(resolved, Engine)
         key = _identity(resolved)
-
-        async def loading() -> None:
-            with blame("loading weights into engine", engine):
-                await engine.load_weights(weights)
+        if key in self._asleep:
+            self._asleep.discard(key)
+            self._manage("waking", engine, engine.wake())
 
         if self._weights.get(key) != weights:
             self._weights.pop(key, None)
-            self.call(loading(), 3600, f"loading weights into engine '{engine.name}'")
+            self._manage("loading weights into", engine, engine.load_weights(weights))
             self._weights[key] = weights
         return engine
+
+    def rest(self) -> None:
+        """Have every engine give its device's memory back, until it is asked for again."""
+        for key, engine in self._engines():
+            if key not in self._asleep:
+                self._manage("putting to sleep", engine, engine.sleep())
+                self._asleep.add(key)
+
+    def release(self) -> None:
+        """Close every engine, so that its memory and its processes are gone; the next use opens it anew."""
+        for key, engine in self._engines():
+            self._close(engine)
+            self._opened.remove(engine)
+            del self._plugins[key]
+            self._weights.pop(key, None)
+            self._asleep.discard(key)
+
+    def _engines(self) -> list[tuple[Hashable, Engine]]:
+        return [(key, plugin) for key, plugin in self._plugins.items() if isinstance(plugin, Engine)]
+
+    def _manage(self, what: str, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
+        async def blamed() -> None:
+            with blame(f"{what} engine", engine):
+                await work
+
+        self.call(blamed(), 3600, f"{what} engine '{engine.name}'")
 
     def open(self, plugin: P) -> P:
         """Open a plugin on the loop; it is closed with the runtime, the last one first."""
@@ -156,11 +182,7 @@ class Runtime:
     def close(self) -> None:
         """Close all plugins, end the loop and its thread, and remove the scratch folder."""
         while self._opened:
-            plugin = self._opened.pop()
-            try:
-                self.call(plugin.close(), 30, f"closing '{plugin.name}'")
-            except Exception as error:  # the others have to be closed all the same
-                _log.warning("closing '%s' (from %s) failed: %s", plugin.name, plugin.distribution, error)
+            self._close(self._opened.pop())
         with contextlib.suppress(Exception):
             self.call(_wind_up(), 10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -168,6 +190,12 @@ class Runtime:
         if not self._thread.is_alive():
             self._loop.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _close(self, plugin: Plugin) -> None:
+        try:
+            self.call(plugin.close(), 30, f"closing '{plugin.name}'")
+        except Exception as error:  # the others have to be closed all the same
+            _log.warning("closing '%s' (from %s) failed: %s", plugin.name, plugin.distribution, error)
 
     def __enter__(self) -> Runtime:
         return self

@@ -85,6 +85,59 @@ class RolloutTable(RolloutSettings):
         return RolloutSettings(**self.model_dump(exclude={"tools"}))
 
 
+class LaunchSettings(PluginConfig):
+    """How many processes a training runs in. ``[launch]`` sets it for all stages that train, a stage's ``launch`` table
+    for itself; it says how fast and how large, not what is trained."""
+
+    processes: int = Field(1, ge=1)
+    """Processes on each machine; with GPUs, one for each."""
+    machines: int = Field(1, ge=1)
+    """Machines. The same command runs on each of them, with the run's folder on a file system that they share."""
+    rank: int = Field(0, ge=0)
+    """Which of the machines this is. Machine 0 runs the stages; the others (`--set launch.rank=1`) join its trainings."""
+    address: str | None = Field(None, pattern=r"^[^\s:]+:\d{1,5}$")
+    """Where the machines meet: a name and a free port of machine 0, `host:29500`."""
+    devices: str | None = None
+    """Which GPUs of a machine train, as in CUDA_VISIBLE_DEVICES: `0,1`; the others are left to an engine."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads of each process; the machine's cores shared out where it is not given."""
+    timeout_s: Seconds = 7200
+    """How long a process waits for the others; longer than the rollouts of a step may take."""
+    fsdp: Table | None = None
+    """Shard model, gradients and optimizer by PyTorch's FSDP2. The keys are Accelerate's `FSDP_...` settings, in lower
+    case: `fsdp.offload_params = true`; `fsdp = {}` takes the defaults. Needs GPUs."""
+    deepspeed: Table | None = None
+    """Shard by DeepSpeed. The keys are Accelerate's `ACCELERATE_DEEPSPEED_...` settings: `deepspeed.zero_stage = 3`."""
+    environment: dict[str, str] = {}
+    """Further environment variables of the training processes."""
+
+    @property
+    def world(self) -> int:
+        """Processes that train together."""
+        return self.processes * self.machines
+
+    @property
+    def several(self) -> bool:
+        """Whether a training needs processes of its own."""
+        return self.world > 1 or self.sharding is not None
+
+    @property
+    def sharding(self) -> Literal["fsdp", "deepspeed"] | None:
+        return "fsdp" if self.fsdp is not None else "deepspeed" if self.deepspeed is not None else None
+
+    @model_validator(mode="after")
+    def machines_can_meet(self) -> Self:
+        if self.rank >= self.machines:
+            raise ValueError(f"rank {self.rank} is none of {self.machines} machines: they count from 0")
+        if self.machines > 1 and self.address is None:
+            raise ValueError(
+                "several machines need an address to meet at: a name and a free port of machine 0"
+            )
+        if self.fsdp is not None and self.deepspeed is not None:
+            raise ValueError("fsdp and deepspeed are two ways to shard: choose one")
+        return self
+
+
 class TaskTable(PluginConfig):
     """``[tasks.NAME]``: a set of tasks. The keys beside ``source`` are the source's own."""
 
@@ -121,6 +174,8 @@ class StageTable(PluginConfig):
     """The trainer's settings."""
     rollout: Table = {}
     """What differs from the recipe's ``[rollout]``, tools apart."""
+    launch: Table = {}
+    """What differs from the recipe's ``[launch]``."""
 
 
 class Recipe(PluginConfig):
@@ -147,6 +202,8 @@ class Recipe(PluginConfig):
     """Sets of tasks."""
     rollout: RolloutTable = RolloutTable()
     """How trajectories are made."""
+    launch: LaunchSettings = LaunchSettings()
+    """How many processes train."""
     engines: Options = {}
     """Options of engines."""
     executors: Options = {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from cort_framework.errors import TaskError
 from cort_framework.evaluation import evaluate
+from cort_framework.footprint import Footprint, Work, plus, times
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
 
@@ -29,6 +30,15 @@ class Evaluate(Stage):
         """Which of the recipe's hint injectors work on it; none by default."""
         rewards: list[str] | None = None
         """Which rewards to compute; all by default. `answer` decides what is right."""
+
+        budgets: list[PositiveInt] = []
+        """Tokens at which the accuracy is told as well, as if responses were cut there: one set of runs for all of them."""
+
+    config: Config
+
+    def footprint(self, work: Work) -> Footprint:
+        made = times(plus(*work.tasks.values()), self.config.samples)
+        return Footprint(trajectories=made, kept=made)
 
     def run(self, run: Run) -> StageResult:
         config: Evaluate.Config = run.config
@@ -55,6 +65,7 @@ class Evaluate(Stage):
                     test_set=name,
                     seconds=time.perf_counter() - started,
                     seed=run.plan.recipe.seed,
+                    budgets=config.budgets,
                 )
                 report.append(record)
                 run.reporter.metrics(**{k: v for k, v in record.items() if isinstance(v, (int, float, str))})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
+from cort_framework.footprint import Footprint, Work, plus, times
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
 from cort_framework.stages.tally import Tally
@@ -31,6 +32,12 @@ class RejectionFineTuning(Stage):
         """Which of the recipe's tools; all by default."""
         rewards: list[str] | None = None
         """Which rewards to compute for the filters; all by default."""
+
+    config: Config
+
+    def footprint(self, work: Work) -> Footprint:
+        made = times(*work.tasks.values(), self.config.samples)
+        return Footprint(trajectories=made, kept=made, trains_on=plus(work.data, made))
 
     def run(self, run: Run) -> StageResult:
         config: RejectionFineTuning.Config = run.config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
+from cort_framework.footprint import Footprint, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
 from cort_framework.pipeline import Run
 
@@ -17,6 +18,9 @@ class SupervisedFineTuning(Stage):
     class Config(PluginConfig):
         data: list[str] = Field(min_length=1)
         """Earlier stages whose kept trajectories it trains on."""
+
+    def footprint(self, work: Work) -> Footprint:
+        return Footprint(trains_on=work.data)
 
     def run(self, run: Run) -> StageResult:
         trajectories = run.kept(run.config.data)

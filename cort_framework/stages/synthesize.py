@@ -6,6 +6,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
+from cort_framework.footprint import Footprint, Work, times
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
 from cort_framework.pipeline import Run
 from cort_framework.stages.tally import Tally
@@ -31,6 +32,13 @@ class Synthesize(Stage):
         """Which of the recipe's tools; all by default."""
         rewards: list[str] | None = None
         """Which rewards to compute for the filters; all by default."""
+
+    config: Config
+
+    def footprint(self, work: Work) -> Footprint:
+        """Of what is tried; what a rewind discards is generated on top of it."""
+        made = times(*work.tasks.values(), self.config.attempts)
+        return Footprint(trajectories=made, kept=self.config.target)
 
     def run(self, run: Run) -> StageResult:
         config: Synthesize.Config = run.config

@@ -16,7 +16,8 @@ from pydantic import Field
 
 import cort_framework as cort
 from cort_trl.rollouts import Rollouts
-from cort_trl.training import REQUIRES, Schedule, TrainingSettings, arguments, fit, load, quiet
+from cort_trl.training import REQUIRES, Schedule, TrainingSettings, adapters, arguments, fit, load, quiet
+from cort_trl.world import meet
 
 
 class GroupRelativeTrainer(cort.Trainer):
@@ -27,6 +28,7 @@ class GroupRelativeTrainer(cort.Trainer):
 
     name = "grpo"
     requires = REQUIRES
+    launcher = "cort_trl.launch"
 
     class Config(TrainingSettings):
         steps: int = Field(100, ge=1)
@@ -42,7 +44,8 @@ class GroupRelativeTrainer(cort.Trainer):
         schedule: Schedule = "constant_with_warmup"
         """How the learning rate falls from its peak."""
         beta: float = Field(0.001, ge=0)
-        """Weight of the KL divergence to the starting model, by the low-variance estimator (paper: 0.001)."""
+        """Weight of the KL divergence to the starting model, by the low-variance estimator (paper: 0.001). At 0, no
+        reference model is held; with ``lora``, none is held either: it is the policy with its adapters off."""
         epsilon: float = Field(0.2, gt=0)
         """Clip range of the ratio to the policy that sampled (paper: 0.2)."""
         loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
@@ -65,9 +68,14 @@ class GroupRelativeTrainer(cort.Trainer):
 
     config: Config
 
+    @property
+    def rollouts_per_step(self) -> int:
+        return 1 + (self.config.resample_rounds if self.config.zero_variance == "resample" else 0)
+
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         from datasets import Dataset
 
+        from cort_trl.packing import prepare
         from cort_trl.policy import PolicyTrainer
 
         config = self.config
@@ -80,7 +88,9 @@ class GroupRelativeTrainer(cort.Trainer):
                 f"{len(context.tasks)} tasks are too few for prompts_per_step {config.prompts_per_step}",
                 "give the stage more tasks, or lower prompts_per_step",
             )
+        meet(context)
         model, tokenizer = load(context.model, config.dtype)
+        packing = prepare(model) if config.packing else ""
         rows = task_order(len(context.tasks), config.prompts_per_step, config.steps, context.seed)
         with closing(Rollouts(config, context, rows)) as rollouts, quiet():
             trainer = PolicyTrainer(
@@ -91,7 +101,9 @@ class GroupRelativeTrainer(cort.Trainer):
                 # The prompt that TRL carries around is the row of the task; everything else is looked up by it.
                 train_dataset=Dataset.from_dict({"prompt": [str(row) for row in rows]}),
                 args=self._arguments(context),
+                peft_config=adapters(config),
             )
+            trainer.packing = packing
             return fit(trainer, context, "rl updates")
 
     def _arguments(self, context: cort.TrainContext) -> Any:

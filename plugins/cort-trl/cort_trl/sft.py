@@ -10,6 +10,7 @@ from pydantic import Field
 import cort_framework as cort
 from cort_framework.rendering import Rendered, render
 from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
+from cort_trl.world import meet
 
 
 class SupervisedTrainer(cort.Trainer):
@@ -17,6 +18,7 @@ class SupervisedTrainer(cort.Trainer):
 
     name = "sft"
     requires = REQUIRES
+    launcher = "cort_trl.launch"
 
     class Config(TrainingSettings):
         epochs: float = Field(3.0, gt=0)
@@ -35,6 +37,7 @@ class SupervisedTrainer(cort.Trainer):
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
+        meet(context)
         config = self.config
         rendered = [render(trajectory, config.train_on) for trajectory in context.trajectories]
         rendered = [r for r in rendered if any(r.mask[1:])]

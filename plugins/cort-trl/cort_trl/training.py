@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 import cort_framework as cort
+from cort_trl.world import prove, prove_sharding
 
 REQUIRES = ("torch>=2.11", "transformers>=5.10", "trl>=1.16,<1.17", "accelerate>=1.15", "datasets>=4.0")
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"]
@@ -157,6 +158,8 @@ def fit(trainer: Any, context: cort.TrainContext, description: str) -> cort.Chec
     """
     from transformers import PrinterCallback
 
+    prove(trainer.accelerator, context)
+    prove_sharding(trainer.accelerator, context)
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(context)
     reporter: Any = context.reporter

@@ -1,0 +1,127 @@
+"""One training, as data: run in this process, or in each of several that ``launch`` starts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cort_framework.errors import StageFailed
+from cort_framework.executor import RolloutJob
+from cort_framework.guard import blame
+from cort_framework.interfaces import Executor, Reporter, RolloutRequest, TrainContext, Trainer
+from cort_framework.registry import Resolved
+from cort_framework.runtime import Runtime
+from cort_framework.settings import LaunchSettings, RolloutSettings
+from cort_framework.store import TrajectoryLog
+from cort_framework.types import Task, Trajectory, Weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to."""
+
+    path: Path
+    """The checkpoint."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """RL: trajectories that were made, and the tokens in them."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trainer and all that it gets; nothing in it is open, so it can be sent to another process."""
+
+    trainer: Resolved
+    folder: Path
+    """The stage's folder."""
+    model: str
+    seed: int
+    settings: RolloutSettings
+    launch: LaunchSettings
+    report_to: tuple[str, ...] = ()
+    max_error_rate: float = 0.0
+    trajectories: Sequence[Trajectory] = ()
+    tasks: Sequence[Task] = ()
+    job: RolloutJob | None = None
+    """RL: how to roll out; the requests and the weights come from the trainer."""
+    executor: Resolved | None = None
+    """RL: where."""
+
+    def run(
+        self,
+        runtime: Runtime,
+        reporter: Reporter,
+        log_name: str = "trajectories.jsonl",
+        several: bool = False,
+    ) -> Trained:
+        """Train, in this process. ``several``: it is one of ``launch.world`` processes that train together."""
+        trainer: Trainer = runtime.plugin(self.trainer, Trainer)
+        context = TrainContext(
+            folder=self.folder,
+            model=self.model,
+            seed=self.seed,
+            reporter=reporter,
+            trajectories=self.trajectories,
+            tasks=self.tasks,
+            temperature=self.settings.temperature,
+            max_tokens=self.settings.max_tokens,
+            report_to=self.report_to,
+            launch=self.launch if several else None,
+        )
+        counts = Counter(trajectories=0, tokens=0) if self.job is not None else Counter[str]()
+        with ExitStack() as stack:
+            if self.job is not None and self.executor is not None:
+                log = TrajectoryLog(self.folder / log_name, remember=False)
+                stack.callback(log.close)
+                stack.callback(runtime.interrupt)  # what a trainer that failed has left under way
+                executor = runtime.plugin(self.executor, Executor)
+                rollouts = Rollouts(self.job, executor, runtime, log, self.max_error_rate, counts)
+                context.rollout = rollouts
+                context.load_weights = rollouts.load_weights
+                context.sleep = runtime.rest
+            else:
+                runtime.rest()  # no engine is needed before the end: the memory is the trainer's
+            with blame("trainer", trainer):
+                return Trained(trainer.train(context).path, counts)
+
+
+@dataclass
+class Rollouts:
+    """What a trainer rolls out with: the weights that it gave last, and every trajectory on disk before it is used."""
+
+    job: RolloutJob
+    executor: Executor
+    runtime: Runtime
+    log: TrajectoryLog
+    max_error_rate: float
+    counts: Counter[str]
+
+    def load_weights(self, weights: Weights) -> None:
+        """They are loaded where the rollouts run, when the next ones begin."""
+        self.job = replace(self.job, weights=weights)
+
+    def __call__(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
+        made = {}
+        for line in self.executor.map(replace(self.job, requests=requests), self.runtime):
+            self.log.append(line)
+            made[line[-1].task.id, line[-1].sample] = line[-1]
+        finals = [made[r.task.id, r.sample] for r in requests]
+        self.counts["trajectories"] += len(finals)
+        self.counts["tokens"] += sum(t.generated_tokens for t in finals)
+        errors = Counter(t.error for t in finals if t.error is not None)
+        check_errors(errors, len(finals), self.max_error_rate)
+        return finals
+
+
+def check_errors(errors: Counter[str], total: int, max_error_rate: float) -> None:
+    """Raises ``StageFailed`` where more than ``max_error_rate`` of ``total`` trajectories, rounded up, have an error of the
+    machinery."""
+    if errors.total() > math.ceil(max_error_rate * total):
+        error, count = errors.most_common(1)[0]
+        raise StageFailed(
+            f"{errors.total()} of {total} trajectories failed, {count} of them with: {error}",
+            "mend that and run again: the good ones are kept; or raise `max_error_rate` in the recipe",
+        )
