@@ -120,7 +120,7 @@ def evaluate(
     ``tokens`` are response tokens of the trajectory as it stands (interpreter output and hints included),
     ``tokens_generated`` those that the model sampled, discarded ones included, both as means; ``tokens_per_correct`` is all
     tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result;
-    ``subjects`` says how many calls did what.
+    ``subjects`` gives the share of responses with a call that did such a thing.
     ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
     ``accuracy_within`` is the accuracy had the response been cut at so many tokens, for each of ``budgets``: noise is a
     function of the position, so a longer one would have been cut and a shorter one the same.
@@ -143,7 +143,7 @@ def evaluate(
         calls = t.calls
         outcomes.update(str(turn.result.outcome) for turn in calls if turn.result is not None)
         labels.update(label_calls(t))
-        subjects.update(subject(turn.call) for turn in calls if turn.call is not None)
+        subjects.update({subject(turn.call) for turn in calls if turn.call is not None})
         total.update(tokens=t.response_tokens, generated=t.generated_tokens, calls=len(calls))
         total.update(samples=1, right=samples.right[-1], coded=bool(calls), errors=t.error is not None)
         lasted += t.seconds
@@ -185,7 +185,7 @@ def evaluate(
         "outcomes": {str(outcome): outcomes[str(outcome)] for outcome in Outcome},
         "code_share": total["coded"] / count,
         "calculation_share": labels["calculation"] / labelled if labelled else None,
-        "subjects": dict(subjects.most_common()),
+        "subjects": {kind: n / count for kind, n in subjects.most_common()},
         "errors": total["errors"],
         "seconds": lasted if seconds is None else seconds,
     }

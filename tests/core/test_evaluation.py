@@ -191,7 +191,7 @@ def test_calls_are_counted_by_outcome_and_labelled() -> None:
     )
     record = evaluate([first, replace(story("By hand.\n"), id="t/1", sample=1)], name="x", test_set="y")
     assert record["tool_calls"] == 1.5
-    assert record["subjects"] == {"arithmetic": 3}
+    assert record["subjects"] == {"arithmetic": 0.5}
     assert record["outcomes"] == {
         "ok": 2,
         "program_error": 1,
