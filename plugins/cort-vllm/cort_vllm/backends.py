@@ -14,6 +14,8 @@ from cort_framework import RequestError, Sampling
 from cort_framework.errors import EngineError
 
 WORKER = "cort_vllm.worker.Reloading"
+END_S = 20
+"""Seconds that vLLM's processes get to end, before they are ended."""
 Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
 """Sampled ids and their log-probs, as they come. Closing it ends the request."""
 
@@ -139,7 +141,7 @@ class OwnProcesses:
             return
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # or it takes the end of the processes for a failure, and says so at length
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(llm.shutdown, END_S)
 
 
 class Served:

@@ -66,4 +66,8 @@ def engine(live: Live[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     live(made.open(cort.OpenContext(tmp_path_factory.mktemp("scratch"))))
     yield made
     live(made.close())
+    for (
+        process
+    ) in multiprocessing.active_children():  # one that had to be killed may not have been seen to be dead
+        process.join(10)
     assert not multiprocessing.active_children()

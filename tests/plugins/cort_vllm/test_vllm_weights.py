@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,24 @@ def test_a_live_module_and_a_path_that_does_not_exist_are_refused_with_what_to_d
         live(engine.load_weights(cort.Weights(module=object())))
     with pytest.raises(cort.RequestError, match="does not exist"):
         live(engine.load_weights(cort.Weights(str(tmp_path / "nothing"))))
+
+
+def test_after_sleep_and_wake_the_same_weights_are_sampled_from(
+    engine: Any, live: Any, checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        await engine.load_weights(cort.Weights(str(checkpoint()), version=7))
+        before = await engine.generate([5, 6, 7], SAMPLING)
+        # where vLLM cannot give memory back it is not asked to; its scheduler sleeps everywhere
+        monkeypatch.setattr(engine._backend._llm.model_config, "enable_sleep_mode", True)
+        live_call = asyncio.create_task(engine.generate([5, 6, 7], SAMPLING.replace(max_tokens=200)))
+        await asyncio.sleep(0)
+        await engine.sleep()
+        assert live_call.done()
+        assert await engine._backend._llm.is_sleeping()
+        await engine.wake()
+        assert await engine.generate([5, 6, 7], SAMPLING) == before
+        await engine.load_weights(cort.Weights(str(checkpoint(spread=0.3)), version=8))
+        assert (await engine.generate([5, 6, 7], SAMPLING)).logprobs != before.logprobs
+
+    live(run())
