@@ -16,6 +16,7 @@ from pydantic import Field
 
 import cort_framework as cort
 from cort_framework.errors import EngineError
+from cort_framework.footprint import Footprint, Work
 
 if TYPE_CHECKING:
     from cort_transformers.decoder import Decoder, Row
@@ -71,6 +72,11 @@ class TransformersEngine(cort.Engine):
         """The width that makes a forward pass reproducible, for each shape of model that was checked."""
         self.load_gap = 0.0
         """Of the last load: the largest gap between sampled log-probs and a plain forward pass, in nats."""
+
+    def footprint(self, work: Work) -> Footprint:
+        from cort_transformers.memory import footprint
+
+        return footprint(self.config, work)
 
     async def open(self, context: cort.OpenContext) -> None:
         self._deterministic = context.deterministic

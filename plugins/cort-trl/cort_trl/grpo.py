@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 import cort_framework as cort
+from cort_framework.footprint import Footprint, Work
 from cort_trl.rollouts import Rollouts
 from cort_trl.training import REQUIRES, Schedule, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet
@@ -67,6 +68,11 @@ class GroupRelativeTrainer(cort.Trainer):
         """With a lag: a token counts as much more as it has become likelier since it was sampled, up to this."""
 
     config: Config
+
+    def footprint(self, work: Work) -> Footprint:
+        from cort_trl.memory import grpo_footprint
+
+        return grpo_footprint(self.config, work)
 
     @property
     def rollouts_per_step(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 import cort_framework as cort
+from cort_framework.footprint import Footprint, Work
 from cort_framework.rendering import Rendered, render
 from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet
@@ -32,6 +33,11 @@ class SupervisedTrainer(cort.Trainer):
         model that never learns to write it never opens one."""
 
     config: Config
+
+    def footprint(self, work: Work) -> Footprint:
+        from cort_trl.memory import sft_footprint
+
+        return sft_footprint(self.config, work)
 
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         from datasets import Dataset

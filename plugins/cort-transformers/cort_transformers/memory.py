@@ -1,0 +1,51 @@
+"""What sampling takes, in bytes of tensors. Nothing is started and no library is loaded for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cort_framework.footprint import BYTES, Footprint, Need, Work
+
+if TYPE_CHECKING:
+    from cort_transformers.engine import TransformersEngine
+
+FIRST_LENGTH = 256
+"""Positions that the store of keys and values begins with (``attention.Slots``); it doubles from there."""
+READ_AT_ONCE = 256
+"""Prompt tokens in a forward pass at most (``decoder``)."""
+SAMPLING_BYTES = 57
+"""``sampling.sample``, of a row and a token of the vocabulary: log-probs in single, and all that top-p sorts, sums and
+cuts in double precision."""
+
+
+def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
+    """At the worst moment of ``work.at_once`` trajectories of ``work.longest`` tokens."""
+    model, longest = work.model, work.longest
+    if model is None or longest is None:
+        return Footprint()
+    number = BYTES[model.dtype if config.dtype == "auto" or work.lent else config.dtype]
+    token = model.key_value_bytes(number)
+    length = FIRST_LENGTH
+    while length < longest:
+        length *= 2
+    slots = config.max_batch + 1  # one for padding
+    kept = config.keep_mb << 20
+    if work.sequences is not None:
+        kept = min(kept, work.sequences * longest * token)
+    rows = min(config.max_batch, work.at_once)
+    tokens = rows + READ_AT_ONCE
+    layer = 2 * model.hidden + 2 * model.heads * model.head_dim + 3 * model.intermediate
+    needs = [
+        Need("keys and values", slots * length * token, "awake", "max_batch"),
+        Need("keys and values of those that wait for a tool", kept, "awake", "keep_mb"),
+        Need("keys and values while they grow", slots * FIRST_LENGTH * token if length > FIRST_LENGTH else 0),
+        Need(
+            "logits and sampling", rows * model.vocabulary * (2 * number + SAMPLING_BYTES), change="max_batch"
+        ),
+        Need("one layer's activations", tokens * layer * number),
+    ]
+    if not work.lent:
+        # asleep, they leave a GPU, but not the machine's memory
+        held = "awake" if work.device.gpu else "always"
+        needs.insert(0, Need("weights", model.parameters * number, held, "dtype"))
+    return Footprint(memory=tuple(need for need in needs if need.bytes))
