@@ -84,12 +84,12 @@ class Slots:
         """Put ``[tokens, kv heads, head dim]`` in their places; the layer's whole store comes back."""
         if self.store is None:
             # zeros, not empty: a masked key has weight zero, and zero times what was never written may be no number
-            self.store = key.new_zeros(
+            self.store = value.new_zeros(
                 self.layers, 2, self.count + 1, key.shape[1], self.length, key.shape[2]
             )
         keys, values = self.store[layer, 0], self.store[layer, 1]
         positions = batch.positions[:, 0]
-        keys[batch.slots, :, positions] = key
+        keys[batch.slots, :, positions] = key.to(keys.dtype)  # under autocast, rotation makes it float32
         values[batch.slots, :, positions] = value
         return keys, values
 

@@ -79,6 +79,12 @@ class Decoder:
     def idle(self) -> bool:
         return not self.rows and not self.pending
 
+    @property
+    def number_format(self) -> str:
+        """What it computes in: a trainer's module may do so in another format than its weights have (autocast)."""
+        dtype = self.model.dtype if self._slots.store is None else self._slots.store.dtype
+        return str(dtype).removeprefix("torch.")
+
     def submit(self, row: Row) -> None:
         self.pending.append(row)
 

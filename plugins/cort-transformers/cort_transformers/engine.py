@@ -234,7 +234,7 @@ class TransformersEngine(cort.Engine):
 
         self.load_gap = largest_gap(decoder)
         decoder.forget()
-        number_format = str(model.dtype).removeprefix("torch.")
+        number_format = decoder.number_format
         tolerance = self.config.tolerance or TOLERANCE[number_format]
         if not self.load_gap <= tolerance:
             source = weights.path if self._own else f"the trainer's {type(model).__name__}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from cort_trl.packing import layout
 from cort_trl.rollouts import Rollouts
 
 
@@ -21,6 +22,8 @@ class PolicyTrainer(GRPOTrainer):
     """
 
     rollout_func: Rollouts
+    packing: str = ""
+    """The attention that keeps sequences of one row apart; empty where each has a row of its own, padded."""
     age: int = 0
     """Versions between the weights that sampled this step's trajectories and those that the step began with."""
     _recomputed: Tensor | None = None
@@ -32,8 +35,8 @@ class PolicyTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if not self._lags:
-            output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        if not self._lags:  # moved, not shared: TRL shuffles each entry, which would make two tensors of one
+            output["old_per_token_logps"] = output.pop("sampling_per_token_logps")
         return output
 
     @property
@@ -54,9 +57,11 @@ class PolicyTrainer(GRPOTrainer):
         first = self.state.global_step % updates == 0
         if first and self.age == 0:  # the weights are still those that sampled
             mask = inputs["completion_mask"] * inputs["tool_mask"]
-            assert self._recomputed is not None
-            gap = ((self._recomputed - inputs["sampling_per_token_logps"]) * mask).abs().max()
+            sampled = inputs.get("sampling_per_token_logps", inputs.get("old_per_token_logps"))
+            assert self._recomputed is not None and sampled is not None
+            gap = ((self._recomputed - sampled) * mask).abs().max()
             self._metrics["train"]["logprob_gap"].append(gap.item())
+        self._recomputed = None
         return loss
 
     def _correct(self, inputs: dict[str, Tensor], now: Tensor) -> None:
@@ -82,30 +87,78 @@ class PolicyTrainer(GRPOTrainer):
         """As TRL has it, ``[sequences, logits_to_keep]``, but of sequences that begin at position 0.
 
         TRL pads prompts on the left, and all of a step to its longest. In float32 a rotary model's log-probs move
-        by up to 1e-4 with the padding; and most of it is work for nothing. Here each forward pass takes sequences
-        of like length, padded on the right to the longest of its own.
+        by up to 1e-4 with the padding; and most of it is work for nothing.
         """
-        if model is self.model and not torch.is_grad_enabled() and not self._lags:
+        learning = torch.is_grad_enabled()
+        if model is self.model and not learning and not self._lags and not _without_adapters(model):
             # TRL asks what the policy would say now of a step that several updates share; we know what it said
-            return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
+            nothing = torch.zeros((), device=input_ids.device).expand(len(input_ids), logits_to_keep)
+            return nothing, None, None
+        work = self._of_packed if self.packing else self._of_padded
+        rows = batch_size or len(input_ids)
+        found = work(model, input_ids, attention_mask, logits_to_keep, rows, **kwargs)
+        if learning:
+            self._recomputed = found[0].detach()
+        if self._to_correct is not None:
+            self._correct(self._to_correct, found[0].detach())
+            self._to_correct = None
+        return found
+
+    def _of_padded(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, keep: int, batch_size: int, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Each forward pass takes sequences of like length, padded on the right to the longest of its own."""
         order = attention_mask.sum(1).argsort(stable=True)
         logps, entropies = [], []
-        for rows in order.split(batch_size or len(order)):
+        for rows in order.split(batch_size):
             ids, mask = _begin_at_zero(input_ids[rows], attention_mask[rows])
             found = super()._get_per_token_logps_and_entropies(model, ids, mask, ids.shape[1] - 1, **kwargs)
             # column t of what is found is for the token at position t + 1
-            prompt = attention_mask[rows, :-logits_to_keep].sum(1, keepdim=True)
-            columns = prompt - 1 + torch.arange(logits_to_keep, device=prompt.device)
+            prompt = attention_mask[rows, :-keep].sum(1, keepdim=True)
+            columns = prompt - 1 + torch.arange(keep, device=prompt.device)
             columns = columns.clamp(max=ids.shape[1] - 2)  # behind its end a sequence has no loss
             logps.append(found[0].gather(1, columns))
             entropies.append(None if found[1] is None else found[1].gather(1, columns))
         back = order.argsort()
-        together = torch.cat(logps)[back]
-        self._recomputed = together.detach()
-        if self._to_correct is not None:
-            self._correct(self._to_correct, self._recomputed)
-            self._to_correct = None
-        return together, None if entropies[0] is None else torch.cat(entropies)[back], found[2]
+        return torch.cat(logps)[back], None if entropies[0] is None else torch.cat(entropies)[back], found[2]
+
+    def _of_packed(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        keep: int,
+        batch_size: int,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **images: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Each forward pass takes its sequences end to end in one row: see ``packing``."""
+        router = {"output_router_logits": True} if compute_aux_loss else {}
+        logps, entropies, losses = [], [], []
+        for ids, mask in zip(
+            input_ids.split(batch_size), attention_mask.bool().split(batch_size), strict=True
+        ):
+            labels = ids.clone()
+            labels[:, :-keep] = -100
+            with self.accelerator.autocast():
+                found = model(
+                    input_ids=ids[mask][None],
+                    labels=labels[mask][None],
+                    fused_lm_head=True,
+                    **layout(mask.sum(1).tolist(), self.packing, ids.device),
+                    **router,
+                )
+            logps.append(_spread(found.log_probs[0], mask)[:, -keep:])
+            if compute_entropy:
+                entropies.append(_spread(found.entropy[0], mask)[:, -keep:])
+            if compute_aux_loss:
+                losses.append(found.aux_loss)
+        return (
+            torch.cat(logps),
+            torch.cat(entropies) if entropies else None,
+            torch.stack(losses).mean() if losses else None,
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         for name in ("logprob_gap", "importance/max"):  # TRL logs means; these are about the worst
@@ -125,3 +178,13 @@ def _begin_at_zero(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.arange(int(length.max()), device=ids.device)
     source = (mask.argmax(1, keepdim=True) + columns).clamp(max=ids.shape[1] - 1)
     return ids.gather(1, source), (columns < length).to(mask.dtype)
+
+
+def _spread(values: Tensor, inside: Tensor) -> Tensor:
+    """What a packed row says of the token after each, ``[tokens - 1]``, to each token's own place in ``[sequences, width]``."""
+    return values.new_zeros(inside.shape).masked_scatter(inside, torch.nn.functional.pad(values, (1, 0)))
+
+
+def _without_adapters(model: Any) -> bool:
+    """LoRA's layers are switched off: then it is the reference model that is asked."""
+    return any(getattr(layer, "disable_adapters", False) is True for layer in model.modules())
