@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from cort_framework.errors import TaskError
 from cort_framework.guard import blame
 from cort_framework.interfaces import TaskSource
 from cort_framework.recipe import Plan
+from cort_framework.store import write_text
 from cort_framework.types import Task
 
 
@@ -21,6 +24,11 @@ class TaskSets:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._read: dict[str, list[Task]] = {}
+        self._made: dict[str, Path] = {}
+
+    def add(self, stage: str, path: Path) -> None:
+        """The tasks that a stage has left are a set with its name."""
+        self._made[stage] = path
 
     def __getitem__(self, name: str) -> list[Task]:
         """Raises ``TaskError`` for an empty set or an id that stands twice."""
@@ -29,6 +37,8 @@ class TaskSets:
         return self._read[name]
 
     def _tasks(self, name: str) -> list[Task]:
+        if name in self._made:
+            return read_tasks(self._made[name])
         source: TaskSource = self._plan.tasks[name].build()
         with blame("task source", source):
             tasks = list(source.tasks())
@@ -46,6 +56,17 @@ class TaskSets:
     def digest(self, name: str) -> str:
         """What a stage's key says of the set: a file may change under its name."""
         return digest([(t.id, t.prompt, t.answer, dict(t.metadata)) for t in self[name]])
+
+
+def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
+    """One JSON object a line, at once or not at all."""
+    write_text(path, "".join(json.dumps(asdict(task), ensure_ascii=False) + "\n" for task in tasks))
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """What ``write_tasks`` wrote."""
+    with open(path, encoding="utf-8") as file:
+        return [Task(**json.loads(line)) for line in file]
 
 
 def digest(data: Any) -> str:

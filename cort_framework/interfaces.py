@@ -315,6 +315,8 @@ class StageResult:
     """Later stages start from it."""
     trajectories: Path | None = None
     """A ``trajectories.jsonl`` that later stages may name as ``data``."""
+    tasks: Path | None = None
+    """A ``tasks.jsonl`` (``inputs.write_tasks``) that later stages may name among their ``tasks``, by the stage's name."""
     report: list[dict[str, Any]] = field(default_factory=list)
     """Records for ``results.json``."""
     summary: dict[str, Any] = field(default_factory=dict)
@@ -325,6 +327,7 @@ class Stage(Plugin):
     """A checkpoint in; a checkpoint, a data set or a report out. ``Config`` holds the stage table's own keys."""
 
     produces_checkpoint: ClassVar[bool] = False
+    produces_tasks: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
     """False where the stage makes its model from nothing."""
     default_trainer: ClassVar[str | None] = None

@@ -211,7 +211,8 @@ def run(
     with locked(folder), announced(folder, machine.machines):
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
-            sets.digest(name)  # a bad task file is found before anything is started
+            if name in plan.tasks:
+                sets.digest(name)  # a bad task file is found before anything is started
         for resolved in plan.tools.values():
             tool = resolved.build()
             with blame("checking", tool):
@@ -255,6 +256,8 @@ def _run_stages(
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
             finish(record, stage_folder)
         records[stage.name] = record
+        if record.result.tasks is not None:
+            sets.add(stage.name, record.result.tasks)
         if record.result.checkpoint is not None:
             checkpoint = record
         results += record.result.report

@@ -235,6 +235,9 @@ class _Planner:
             for section in (*SECTIONS, "data")
             if section in type(stage.config).model_fields
         }
+        if stage.cls.produces_tasks and table.name in self.recipe.tasks:
+            text = f"the tasks of stage '{table.name}' and of [tasks.{table.name}] have one name"
+            self._complain(Problem((*at, "name"), text, "give the stage another"))
         if table.model in earlier:
             self._check_makes_checkpoint(table.model, (*at, "model"))
             model, model_from = None, table.model
@@ -286,11 +289,15 @@ class _Planner:
         }
 
     def _check_makes_checkpoint(self, name: str, at: Key) -> None:
+        if self._makes(name, "produces_checkpoint") is False:
+            self._complain(Problem(at, f"stage '{name}' makes no checkpoint"))
+
+    def _makes(self, name: str, what: str) -> bool | None:
+        """What the kind of that stage says; ``None`` where it is not known, which is complained of at that stage."""
         kind = next(s.kind for s in self.recipe.stage if s.name == name)
-        with suppress(PluginError):  # complained of at that stage
-            cls = self.registry.resolve("stage", kind).cls
-            if issubclass(cls, Stage) and not cls.produces_checkpoint:
-                self._complain(Problem(at, f"stage '{name}' makes no checkpoint"))
+        with suppress(PluginError):
+            return bool(getattr(self.registry.resolve("stage", kind).cls, what))
+        return None
 
     def _rollout(self, table: StageTable, at: Key) -> RolloutSettings | None:
         base = self.recipe.rollout.settings.model_dump()
@@ -364,6 +371,8 @@ class _Planner:
     def _names(self, section: str, value: Any, earlier: list[str], at: Key) -> tuple[str, ...]:
         """The keys that a reference names, each of them checked."""
         known = earlier if section == "data" else list(self._tables(section))
+        if section == "tasks":
+            known += [stage for stage in earlier if self._makes(stage, "produces_tasks") is True]
         if value is None:
             return () if section == "data" else tuple(known)
         if isinstance(value, Mapping):

@@ -19,6 +19,9 @@ from cort_framework.interfaces import StageResult
 from cort_framework.recipe import Plan, PlannedStage
 from cort_framework.store import write_json, write_text
 
+PATHS = ("checkpoint", "trajectories", "tasks")
+"""What a stage may leave in its folder, as fields of its result."""
+
 
 @dataclass
 class StageRecord:
@@ -39,7 +42,7 @@ def finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
     if state.get("key") != key or state.get("status") != "done":
         return None
     data = state["result"]
-    paths = {name: folder / data[name] if data[name] else None for name in ("checkpoint", "trajectories")}
+    paths = {name: folder / data[name] if data.get(name) else None for name in PATHS}
     if any(path is not None and not path.exists() for path in paths.values()):
         return None
     result = StageResult(report=data["report"], summary=data["summary"], **paths)
@@ -67,8 +70,7 @@ def finish(record: StageRecord, folder: Path) -> None:
         return None if path is None else str(path.relative_to(folder))
 
     data = {
-        "checkpoint": inside(result.checkpoint),
-        "trajectories": inside(result.trajectories),
+        **{name: inside(getattr(result, name)) for name in PATHS},
         "report": result.report,
         "summary": result.summary,
     }

@@ -1,4 +1,4 @@
-"""The five stage kinds, each on the small world."""
+"""The stage kinds, each on the small world."""
 
 from __future__ import annotations
 
@@ -118,6 +118,78 @@ def test_reinforcement_learning_allows_no_rewind(tmp_path: Path) -> None:
     registry().register(Back)
     with pytest.raises(StageFailed, match="asks for a rewind, which RL does not allow"):
         go(tmp_path, "rl", **REWINDS, rl__hints=["back"])
+
+
+# --- select -----------------------------------------------------------------------------------------------------
+SELECT = {"name": "choose", "kind": "select", "tasks": "train", "samples": 2, "least": 1.0, "most": 1.0}
+ON_CHOSEN = {
+    "name": "learn",
+    "kind": "rft",
+    "tasks": "choose",
+    "samples": 2,
+    "filters": ["right"],
+    "trainer": "teach",
+}
+
+
+def test_tasks_of_the_asked_difficulty_are_a_set_for_the_stages_after(tmp_path: Path) -> None:
+    report = go(tmp_path, stage=[SELECT, ON_CHOSEN])
+    assert report.stages[0].result.summary["tasks"] == 3  # the pupil knows 0, 1 and 2
+    assert [t.task.id for t in made(tmp_path, "learn")] == [f"sum-{n}" for n in range(3) for _ in range(2)]
+    asked = Pupil.asked
+    again = go(tmp_path, stage=[SELECT, ON_CHOSEN])
+    assert all(stage.cached for stage in again.stages) and Pupil.asked == asked
+    wider = go(tmp_path, stage=[{**SELECT, "least": 0.0, "limit": 5}, ON_CHOSEN])
+    assert [t.task.id for t in made(tmp_path, "learn")] == [f"sum-{n}" for n in range(5) for _ in range(2)]
+    assert wider.stages[0].result.tasks is not None and not wider.stages[1].cached
+
+
+def test_a_selection_that_changes_nothing_costs_the_stages_after_nothing(tmp_path: Path) -> None:
+    go(tmp_path, stage=[SELECT, ON_CHOSEN])
+    other = go(tmp_path, stage=[{**SELECT, "least": 0.5}, ON_CHOSEN])  # the same tasks
+    assert [stage.cached for stage in other.stages] == [False, True]
+
+
+def test_a_selection_that_finds_nothing_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        StageFailed, match=r"no task with 0\.5 to 0\.5 of its 2 samples right: there are 5 with 0, 3 with 2"
+    ):
+        go(tmp_path, stage=[{**SELECT, "least": 0.5, "most": 0.5}])
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([ON_CHOSEN, SELECT], "no \\[tasks\\] table is called 'choose'"),
+        ([{**SELECT, "name": "train"}], "have one name"),
+        ([{**SELECT, "least": 0.5, "most": 0.25}], "least \\(0.5\\) is above most"),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused(tmp_path: Path, stages: list[Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        go(tmp_path, stage=stages)
+
+
+# --- distill ----------------------------------------------------------------------------------------------------
+def test_a_student_learns_from_what_a_teacher_has_shown(tmp_path: Path) -> None:
+    student = {"kind": "distill", "data": ["make"], "trainer": "teach", "model": base(tmp_path, 5)}
+    make = {"name": "make", "target": 2, **RIGHT}
+    report = go(tmp_path, stage=[make, {"name": "teach", **student}])
+    told = made(tmp_path, "teach")
+    shown = [t for t in made(tmp_path, "make") if t.kept]
+    assert [[(turn.author, turn.text) for turn in t.turns] for t in told] == [
+        [(turn.author, turn.text) for turn in t.turns] for t in shown
+    ]
+    assert all(turn.logprobs is None for t in told for turn in t.turns)
+    assert [t.metadata["tokenised_again_from"] for t in told] == [t.id for t in shown]
+    assert report.stages[1].result.summary["samples"] == 2
+    assert (tmp_path / "run/teach/checkpoint/config.json").read_text() == '{"knows": 7}'
+
+
+def test_what_is_too_long_for_the_student_is_left_out(tmp_path: Path) -> None:
+    student = {"kind": "distill", "data": ["make"], "trainer": "teach", "max_tokens": 5}
+    with pytest.raises(StageFailed, match="of 2 that its data stages kept, none can be told"):
+        go(tmp_path, stage=[{"name": "make", "target": 2, **RIGHT}, {"name": "teach", **student}])
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------
