@@ -8,7 +8,8 @@ import contextlib
 import inspect
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,68 @@ async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arg
             return await method(*arguments)
         answer = await asyncio.wrap_future(_helpers.submit(partial(method, *arguments)))
         return await answer if inspect.isawaitable(answer) else answer
+
+
+async def run_plugin_on_each(
+    what: str, plugin: Plugin, method: Callable[[Any], Any], arguments: Sequence[Any], seconds: float
+) -> list[Any]:
+    """What the method answers to each argument, in order; where it fails, the ``CortError``. ``seconds`` is the limit of one
+    call. A plain method goes through them in one thread: to change threads for each takes longer than a quick answer."""
+    culprit = f"{what} '{plugin.name}' (from {plugin.distribution})"
+    answers: list[Any] = []
+    while len(answers) < len(arguments):
+        if inspect.iscoroutinefunction(method):
+            try:
+                async with deadline(seconds, culprit):
+                    answers.append(await run_plugin(what, plugin, method, arguments[len(answers)]))
+            except CortError as error:
+                answers.append(error)
+            continue
+        walk = _Walk(what, plugin, method, arguments[len(answers) :])
+        if not await walk.finished(seconds):
+            walk.answers.append(DeadlineExceeded(f"{culprit} did not end within {seconds:g} s"))
+        answers += walk.answers
+    return answers
+
+
+class _Walk:
+    """One plain method, called with one argument after another in a thread of its own."""
+
+    def __init__(
+        self, what: str, plugin: Plugin, method: Callable[[Any], Any], arguments: Sequence[Any]
+    ) -> None:
+        self.answers: list[Any] = []
+        self._what, self._plugin, self._method, self._arguments = what, plugin, method, arguments
+        self._began = time.monotonic()
+        self._given_up = False
+
+    def __call__(self) -> None:
+        for argument in self._arguments:
+            self._began = time.monotonic()
+            answer: Any
+            try:
+                with blame(self._what, self._plugin):
+                    answer = self._method(argument)
+            except CortError as error:
+                answer = error
+            if self._given_up:
+                return
+            self.answers.append(answer)
+
+    async def finished(self, seconds: float) -> bool:
+        """Start it and wait. Not so, as soon as one call takes longer; then it stops after that call, whenever that ends."""
+        future = asyncio.wrap_future(_helpers.submit(self))
+        try:
+            while not future.done():
+                left = self._began + seconds - time.monotonic()
+                if left <= 0:
+                    self.answers = list(self.answers)  # the thread may still add to the old one
+                    return False
+                await asyncio.wait([future], timeout=left)
+            future.result()
+            return True
+        finally:
+            self._given_up = True
 
 
 class _Helpers:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
 from cort_framework.training import Trained, Training, check_errors
 from cort_framework.types import Group, Task, Trajectory, Weights, derive_seed
+
+JUDGED_AT_ONCE = 32
+"""Tasks whose trajectories filters see before the next are read."""
 
 
 @dataclass
@@ -145,18 +149,23 @@ class Run:
 
     def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
         """Give the final trajectory of each request its verdicts, and it to the log; task by task, in the order of the first
-        request of each. No more than one task's trajectories are held at once."""
+        request of each. No more than a few tasks' trajectories are held at once."""
         opened = {name: self.runtime.plugin(self.plan.filters[name], Filter) for name in filters}
         samples: dict[str, list[int]] = {}
         for request in requests:
             samples.setdefault(request.task.id, []).append(request.sample)
-        for task, numbers in samples.items():
-            trajectories = list(log.finals((task, n) for n in numbers))
-            for trajectory in trajectories:
-                trajectory.verdicts.clear()
-            self.runtime.call(judge(Group(trajectories[0].task, trajectories), opened))
-            for trajectory in trajectories:
-                log.revise(trajectory)
+        waiting = iter(samples.items())
+        while several := list(islice(waiting, JUDGED_AT_ONCE)):
+            groups = []
+            for task, numbers in several:
+                trajectories = list(log.finals((task, n) for n in numbers))
+                for trajectory in trajectories:
+                    trajectory.verdicts.clear()
+                groups.append(Group(trajectories[0].task, trajectories))
+            self.runtime.call(judge(groups, opened))
+            for group in groups:
+                for trajectory in group.trajectories:
+                    log.revise(trajectory)
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(
@@ -211,8 +220,7 @@ def run(
     with locked(folder), announced(folder, machine.machines):
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
-            if name in plan.tasks:
-                sets.digest(name)  # a bad task file is found before anything is started
+            sets.digest(name)  # a bad task file is found before anything is started
         for resolved in plan.tools.values():
             tool = resolved.build()
             with blame("checking", tool):
@@ -256,8 +264,6 @@ def _run_stages(
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
             finish(record, stage_folder)
         records[stage.name] = record
-        if record.result.tasks is not None:
-            sets.add(stage.name, record.result.tasks)
         if record.result.checkpoint is not None:
             checkpoint = record
         results += record.result.report

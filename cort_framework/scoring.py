@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cort_framework.errors import CortError, PluginFault
-from cort_framework.guard import blame, deadline, run_plugin
+from cort_framework.guard import blame, deadline, run_plugin, run_plugin_on_each
 from cort_framework.interfaces import Filter, RewardFunction
 from cort_framework.types import Group, Reward, Trajectory, Verdict
 
@@ -31,29 +31,38 @@ async def score(
             trajectory.rewards[name] = Reward(None, weight, error.message)
 
 
-async def judge(group: Group, filters: Mapping[str, Filter], timeout: float = 600.0) -> None:
+async def judge(groups: Sequence[Group], filters: Mapping[str, Filter], timeout: float = 600.0) -> None:
     """Append each filter's verdicts. A filter sees only what the ones before it kept, so their order in the recipe is
     their order here; one that fails drops what it was asked about, and says why. A trajectory in which the machinery
     failed is not judged."""
     for name, plugin in filters.items():
-        alive = [t for t in group.trajectories if t.kept]
         together = type(plugin).judge_group is not Filter.judge_group
-        for part in [alive] if together and alive else [[t] for t in alive]:
+        asked: list[Group] = []
+        for group in groups:
+            alive = [t for t in group.trajectories if t.kept]
+            parts = [alive] if together and alive else [[t] for t in alive]
+            asked += [Group(group.task, part) for part in parts]
+        answers = await run_plugin_on_each("filter", plugin, plugin.judge_group, asked, timeout)
+        for group, answer in zip(asked, answers, strict=True):
             try:
-                async with deadline(timeout, f"filter '{name}' (from {plugin.distribution})"):
-                    verdicts = await _verdicts(plugin, Group(group.task, part))
+                verdicts = await _verdicts(plugin, answer, len(group.trajectories), timeout)
             except CortError as error:
-                verdicts = [Verdict(False, error.message)] * len(part)
-            for trajectory, verdict in zip(part, verdicts, strict=True):
+                verdicts = [Verdict(False, error.message)] * len(group.trajectories)
+            for trajectory, verdict in zip(group.trajectories, verdicts, strict=True):
                 trajectory.verdicts.append(Verdict(verdict.keep, verdict.reason, verdict.span, name))
 
 
-async def _verdicts(plugin: Filter, group: Group) -> Sequence[Verdict]:
-    answer: Any = await run_plugin("filter", plugin, plugin.judge_group, group)
-    if not isinstance(answer, Sequence) or len(answer) != len(group.trajectories):
+async def _verdicts(plugin: Filter, answer: Any, count: int, timeout: float) -> Sequence[Verdict]:
+    """As many as that, from what the filter answered."""
+    if isinstance(answer, CortError):
+        raise answer
+    if not isinstance(answer, Sequence) or len(answer) != count:
         raise _nonsense("filter", plugin, f"one verdict a trajectory, not {answer!r}")
-    with blame("filter", plugin):
-        verdicts = [await v if inspect.isawaitable(v) else v for v in answer]
+    if any(inspect.isawaitable(verdict) for verdict in answer):
+        async with deadline(timeout, f"filter '{plugin.name}' (from {plugin.distribution})"):
+            with blame("filter", plugin):
+                answer = [await v if inspect.isawaitable(v) else v for v in answer]
+    verdicts: list[Verdict] = list(answer)
     for verdict in verdicts:
         if not isinstance(verdict, Verdict):
             raise _nonsense("filter", plugin, f"a Verdict, not {verdict!r}")

@@ -64,13 +64,13 @@ def _located(path: Path, logprobs: bool) -> Iterator[tuple[int, int, Trajectory]
             start = end
 
 
-_LOGPROBS = re.compile(rb'(?<=,"logprobs":)\[[-+.,\deENaInfity]*\](?=,"weights_version":)')
+_LOGPROBS = re.compile(rb',"logprobs":\[[^]]*\](?=,"weights_version":)')
 """A turn's. Nothing inside a string looks like it: a quotation mark there is escaped."""
 
 
 def _parse(line: bytes, where: str, logprobs: bool = True) -> Trajectory:
     try:
-        return Trajectory.from_json((line if logprobs else _LOGPROBS.sub(b"null", line)).decode())
+        return Trajectory.from_json((line if logprobs else _LOGPROBS.sub(b',"logprobs":null', line)).decode())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CortError(
             f"{where} is no trajectory: {type(error).__name__}: {error}",

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 Author = Literal["prompt", "model", "tool", "hint"]
 """Who wrote a turn. The loss mask is read from it and from nothing else."""
@@ -231,13 +233,13 @@ class Trajectory:
     @classmethod
     def from_json(cls, line: str) -> Trajectory:
         data = json.loads(line)
-        data["task"] = Task(**data["task"])
+        data["task"] = _made(Task, data["task"])
         data["turns"] = [_turn(t) for t in data["turns"]]
-        data["rewards"] = {name: Reward(**r) for name, r in data["rewards"].items()}
+        data["rewards"] = {name: _made(Reward, r) for name, r in data["rewards"].items()}
         data["verdicts"] = [
-            Verdict(**{**v, "span": tuple(v["span"]) if v["span"] else None}) for v in data["verdicts"]
+            _made(Verdict, {**v, "span": tuple(v["span"]) if v["span"] else None}) for v in data["verdicts"]
         ]
-        return cls(**data)
+        return _made(cls, data)
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -251,10 +253,23 @@ def _turn(data: dict[str, Any]) -> Turn:
     if logprobs is not None:
         data["logprobs"] = tuple(logprobs)
     if call is not None:
-        data["call"] = ToolCall(**call)
+        data["call"] = _made(ToolCall, call)
     if result is not None:
-        data["result"] = ToolResult(**{**result, "outcome": Outcome(result["outcome"])})
-    return Turn(**data)
+        result["outcome"] = Outcome(result["outcome"])
+        data["result"] = _made(ToolResult, result)
+    turn = _made(Turn, data)
+    turn.__post_init__()
+    return turn
+
+
+def _made(cls: type[T], data: dict[str, Any]) -> T:
+    """``cls(**data)``; where no field is missing, without the ``__init__`` of a frozen dataclass, which takes as long as the
+    parsing of a small trajectory does."""
+    if data.keys() != cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+        return cls(**data)
+    new = object.__new__(cls)
+    new.__dict__.update(data)
+    return new
 
 
 @dataclass

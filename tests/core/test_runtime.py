@@ -361,7 +361,7 @@ def test_a_hanging_plain_plugin_does_not_keep_the_process_alive(tmp_path: Path) 
         "    name = 'hangs'\n"
         "    def judge(self, trajectory): time.sleep(1000)\n"
         "group = Group(Task('t', ''), [Trajectory('t/0', Task('t', ''))])\n"
-        "with Runtime() as runtime: runtime.call(judge(group, {'hangs': Hangs()}, timeout=0.1))\n"
+        "with Runtime() as runtime: runtime.call(judge([group], {'hangs': Hangs()}, timeout=0.1))\n"
         "print(group.trajectories[0].verdicts[0].reason)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)

@@ -103,7 +103,7 @@ class Best(Filter):
 
 def judged(filters: dict[str, Filter], count: int = 2) -> list[Trajectory]:
     group = Group(trajectory().task, [dataclasses.replace(trajectory(), id=f"t/{n}") for n in range(count)])
-    asyncio.run(judge(group, filters, timeout=20))
+    asyncio.run(judge([group], filters, timeout=20))
     return group.trajectories
 
 
@@ -149,10 +149,29 @@ def test_a_filter_that_fails_on_one_trajectory_judges_the_others() -> None:
     assert [t.kept for t in judged({"picky": Picky()}, count=3)] == [True, False, True]
 
 
+def test_a_filter_that_hangs_on_one_trajectory_judges_the_others() -> None:
+    let_go = threading.Event()
+
+    class Slow(Says):
+        def judge(self, trajectory: Trajectory) -> Any:
+            if trajectory.id == "t/1":
+                let_go.wait(30)
+            return super().judge(trajectory)
+
+    group = Group(trajectory().task, [dataclasses.replace(trajectory(), id=f"t/{n}") for n in range(4)])
+    slow = Slow()
+    asyncio.run(judge([group, group], {"slow": slow}, timeout=0.3))
+    let_go.set()
+    reasons = [[v.reason for v in t.verdicts] for t in group.trajectories]
+    assert [t.kept for t in group.trajectories] == [True, False, True, True]
+    assert reasons[1] == ["filter 'says' (from cort-says) did not end within 0.3 s"] * 2
+    assert slow.seen[:3] == ["t/0", "t/2", "t/3"]
+
+
 def test_a_trajectory_in_which_the_machinery_failed_is_not_judged() -> None:
     group = Group(trajectory().task, [trajectory(error="the worker died"), trajectory()])
     strict = Says(False)
-    asyncio.run(judge(group, {"strict": strict, "best": Best()}))
+    asyncio.run(judge([group], {"strict": strict, "best": Best()}))
     assert [len(t.verdicts) for t in group.trajectories] == [0, 1] and len(strict.seen) == 1
 
 
