@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 import cort_framework as cort
 from cort_framework.footprint import Footprint, Work
-from cort_framework.rendering import Rendered, render
+from cort_trl.data import rendered, stored
 from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet
 
@@ -40,14 +44,18 @@ class SupervisedTrainer(cort.Trainer):
         return sft_footprint(self.config, work)
 
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
-        from datasets import Dataset
+        meet(context)
+        context.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="data-", dir=context.folder) as folder:
+            return self._train(context, Path(folder))
+
+    def _train(self, context: cort.TrainContext, folder: Path) -> cort.Checkpoint:
+        """``folder``: for the samples, which are mapped into memory from there."""
         from trl import SFTConfig, SFTTrainer
 
-        meet(context)
         config = self.config
-        rendered = [render(trajectory, config.train_on) for trajectory in context.trajectories]
-        rendered = [r for r in rendered if any(r.mask[1:])]
-        if not rendered:
+        samples, lengths = rendered(context.trajectories, config.train_on, folder / "samples.arrow")
+        if not lengths:
             raise cort.CortError(
                 f"none of {len(context.trajectories)} trajectories has a token by {' or '.join(config.train_on)}",
                 "look at train_on, and at what the stages before have kept",
@@ -55,26 +63,22 @@ class SupervisedTrainer(cort.Trainer):
         model, tokenizer = load(context.model, config.dtype)
 
         micro, accumulate = split_batch(config.batch_size, config.micro_batch)
-        steps = config.max_steps or max(1, round(len(rendered) * config.epochs / config.batch_size))
-        order = training_order([len(r.input_ids) for r in rendered], config.batch_size, steps, context.seed)
-        samples = [rendered[i] for i in order]
+        steps = config.max_steps or max(1, round(len(lengths) * config.epochs / config.batch_size))
+        order = training_order(lengths, config.batch_size, steps, context.seed)
+        collator = None
+        dataset = samples.select(order)
         if config.packing:
             from cort_trl.packing import PackedCollator, prepare
 
             collator = PackedCollator(prepare(model))
-            columns = _packed(samples, config.batch_size, config.batch_size // micro)
+            rows = _packed(dataset, config.batch_size, config.batch_size // micro)
+            dataset = stored(rows, folder / "rows.arrow", ("input_ids", "labels", "seq_lengths"))
             micro = 1  # a row is all that goes into one forward pass
-        else:
-            collator = None
-            columns = {
-                "input_ids": [r.input_ids for r in samples],
-                "completion_mask": [r.mask for r in samples],
-            }
         with quiet():
             trainer = SFTTrainer(
                 model=model,
                 processing_class=tokenizer,
-                train_dataset=Dataset.from_dict(columns),
+                train_dataset=dataset,
                 data_collator=collator,
                 peft_config=adapters(config),
                 args=SFTConfig(
@@ -90,24 +94,24 @@ class SupervisedTrainer(cort.Trainer):
         return fit(trainer, context, "sft steps")
 
 
-def _packed(samples: Sequence[Rendered], batch_size: int, passes: int) -> dict[str, list[list[int]]]:
+def _packed(samples: Any, batch_size: int, passes: int) -> Iterator[dict[str, list[int]]]:
     """The samples of each step in as many rows as it has forward passes, of nearly equal length."""
     from cort_trl.packing import packs
 
-    rows = []
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        rows += [[batch[i] for i in row] for row in packs([len(r.input_ids) for r in batch], passes)]
-    return {
-        "input_ids": [[i for r in row for i in r.input_ids] for row in rows],
-        "labels": [[label for r in row for label in _labels(r)] for row in rows],
-        "seq_lengths": [[len(r.input_ids) for r in row] for row in rows],
-    }
+        ids, masks = batch["input_ids"], batch["completion_mask"]
+        for row in packs([len(sample) for sample in ids], passes):
+            yield {
+                "input_ids": [token for i in row for token in ids[i]],
+                "labels": [label for i in row for label in _labels(ids[i], masks[i])],
+                "seq_lengths": [len(ids[i]) for i in row],
+            }
 
 
-def _labels(sample: Rendered) -> list[int]:
+def _labels(ids: Sequence[int], mask: Sequence[int]) -> list[int]:
     """-100 where there is no loss: off the mask, and on the first token, which nothing predicts."""
-    return [-100, *(i if m else -100 for i, m in zip(sample.input_ids[1:], sample.mask[1:], strict=True))]
+    return [-100, *(i if m else -100 for i, m in zip(ids[1:], mask[1:], strict=True))]
 
 
 def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
@@ -127,15 +131,15 @@ def split_batch(batch_size: int, micro_batch: int) -> tuple[int, int]:
     return micro, share // micro
 
 
-def training_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
+def training_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> array[int]:
     """Which sample comes when, for the whole training: a fresh shuffle an epoch, and the samples of one step sorted by
     length so that its forward passes carry little padding. The batch is what it would be without the sorting. A list
     made beforehand resumes exactly; a sampler that draws as it goes does not."""
     noise = random.Random(seed)
-    stream: list[int] = []
+    stream = array("I")
     while len(stream) < steps * batch_size:
-        epoch = list(range(len(lengths)))
+        epoch = array("I", range(len(lengths)))
         noise.shuffle(epoch)
         stream += epoch
-    batches = [stream[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
-    return [i for batch in batches for i in sorted(batch, key=lambda i: lengths[i])]
+    batches = (stream[i * batch_size : (i + 1) * batch_size] for i in range(steps))
+    return array("I", (i for batch in batches for i in sorted(batch, key=lambda i: lengths[i])))
