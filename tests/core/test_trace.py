@@ -237,3 +237,51 @@ def test_verl_rows_have_the_prompt_and_the_ground_truth(run, tmp_path):
         rows[0]["reward_model"] == {"style": "rule", "ground_truth": "4"}
         and rows[0]["extra_info"]["reward"] == 1.0
     )
+
+
+# --- compare ------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def seeds(tmp_path):
+    """Two runs that evaluate two systems on three tasks; ``long`` is right more often, and four tokens longer."""
+    runs = []
+    for seed in range(2):
+        run = tmp_path / f"seed-{seed}"
+        stages = []
+        for system, extra in (("short", 0), ("long", 4)):
+            made = []
+            for n in range(3):
+                good = n < (2 if extra else 1) + seed
+                t = make_trajectory([ASK, ("model", "x" * (10 + extra))], cort.Task(f"t{n}", "P", "4"))
+                t.rewards = {"answer": cort.Reward(float(good))}
+                made.append(t)
+            (run / system).mkdir(parents=True)
+            (run / system / "trajectories.jsonl").write_text("".join(t.to_json() + "\n" for t in made))
+            stages.append({"name": system, "stage": {"config": {"system": system}}})
+        (run / "plan.json").write_text(json.dumps({"stages": stages}))
+        runs.append(str(run))
+    return runs
+
+
+def test_compare_pairs_systems_by_task_over_all_runs(seeds, capsys):
+    assert main(["trace", "compare", *seeds, "--against", "short", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["system"], record["against"], record["accuracy"]["tasks"]) == ("long", "short", 3)
+    # by hand: t0 right in all four; t1 in one of two against two of two; t2 in none of two against one
+    assert record["accuracy"]["mean"] == pytest.approx((0 + 0.5 + 0.5) / 3)
+    assert record["tokens"]["mean"] == 4 and record["tokens"]["ci"] == [4, 4]
+    assert main(["trace", "compare", *seeds, "--against", "short", "--tasks", "t[12]"]) == 0
+    out = capsys.readouterr().out
+    assert "+50.0 (50.0 to 50.0)" in out and "+4 (4 to 4)" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--against", "shrt"], "did you mean 'short'"),
+        (["--against", "short", "--system", "none"], "no system 'none' was evaluated there"),
+        (["--against", "short", "--tasks", "z*"], "have no task in common that matches 'z*'"),
+    ],
+)
+def test_compare_says_what_there_is_not(seeds, capsys, options, complaint):
+    assert main(["trace", "compare", *seeds, *options]) == 2
+    assert complaint in capsys.readouterr().err
