@@ -76,7 +76,8 @@ class GroupRelativeTrainer(cort.Trainer):
 
     @property
     def rollouts_per_step(self) -> int:
-        return 1 + (self.config.resample_rounds if self.config.zero_variance == "resample" else 0)
+        rounds = 1 + (self.config.resample_rounds if self.config.zero_variance == "resample" else 0)
+        return rounds * max(1, self.config.policy_lag)  # a checkpoint waits for all that is under way
 
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         from datasets import Dataset
