@@ -24,8 +24,8 @@ class Synthesize(Stage):
         """How many samples to keep (paper: 30); at most one a task."""
         attempts: int = Field(4, ge=1)
         """How often a task is tried again before it is given up."""
-        hints: list[str] = Field(min_length=1)
-        """The hint injectors at work."""
+        hints: list[str]
+        """The hint injectors at work; `[]` for none, which leaves the filters to choose among the model's own."""
         filters: list[str] = []
         """What a sample has to pass."""
         tools: list[str] | None = None
