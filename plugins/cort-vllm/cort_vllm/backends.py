@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from cort_framework import RequestError, Sampling
 from cort_framework.errors import EngineError
 
 WORKER = "cort_vllm.worker.Reloading"
-END_S = 20
-"""Seconds that vLLM's processes get to end, before they are ended."""
 Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
 """Sampled ids and their log-probs, as they come. Closing it ends the request."""
 
@@ -91,9 +91,8 @@ class OwnProcesses:
             with _no_rank():
                 self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**{**given, **self.arguments}))
         except Exception as error:
-            reason = str(error).strip().splitlines()
             raise EngineError(
-                f"vLLM did not start with {path}: {reason[0] if reason else type(error).__name__}",
+                f"vLLM did not start with {path}: {_reason(error)}",
                 "vLLM's own lines above say more; kv_cache_gb and gpu_memory_utilization say how much memory it takes",
             ) from error
         self.context = self._llm.model_config.max_model_len
@@ -141,7 +140,7 @@ class OwnProcesses:
             return
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # or it takes the end of the processes for a failure, and says so at length
-        await asyncio.to_thread(llm.shutdown, END_S)
+        await asyncio.to_thread(llm.shutdown)
 
 
 class Served:
@@ -268,6 +267,12 @@ def _no_rank() -> Iterator[None]:
         yield
     finally:
         os.environ.update(taken)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(fault["msg"] for fault in error.errors())
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _parameters(sampling: Sampling, stop_ids: frozenset[int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import cort_framework as cort
 from cort_framework.errors import EngineError
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 LAUNCHED = {
     "RANK": "1",
