@@ -88,13 +88,13 @@ class _Growing:
         if (
             last.author == "model"
             and last.weights_version == generation.weights_version
-            and last.logprobs is not None
+            and (last.logprobs is None) == (generation.logprobs is None)
         ):
             self.trajectory.turns[-1] = replace(
                 last,
                 ids=last.ids + generation.ids,
                 text=last.text + text,
-                logprobs=last.logprobs + generation.logprobs,
+                logprobs=_joined(last.logprobs, generation.logprobs),
             )
         else:
             turn = Turn("model", generation.ids, text, generation.logprobs, generation.weights_version)
@@ -129,7 +129,7 @@ class _Growing:
             turn,
             ids=turn.ids[:n],
             text=turn.text[: len(turn.text) - len(text)],
-            logprobs=(turn.logprobs or ())[:n],
+            logprobs=None if turn.logprobs is None else turn.logprobs[:n],
         )
         self.trajectory.turns[-1:] = [kept] if n else []
         self.trajectory.discarded_tokens += dropped
@@ -156,6 +156,10 @@ class _Growing:
         self.ids.extend(ids)
         self.sampled, self.eos = 0, False
         self.pending = "" if author == "tool" else self.pending + text
+
+
+def _joined(first: tuple[float, ...] | None, second: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return None if first is None or second is None else first + second
 
 
 async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajectory]:

@@ -320,7 +320,8 @@ class Generation:
     """A stretch of sampled tokens. ``stop``: ``eos`` (its token is the last id), ``stop`` (a stop string), ``length``."""
 
     ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...] | None
+    """``None`` where the engine is not told them; nothing can be trained by RL on such tokens."""
     stop: Literal["eos", "stop", "length"]
     weights_version: int = 0
 
