@@ -288,7 +288,7 @@ class _Index:
         self._rows = sqlite3.connect("", isolation_level=None)
         self._rows.execute("PRAGMA journal_mode = OFF")
         self._rows.execute("PRAGMA cache_size = -8000")  # in kB
-        self._rows.execute("CREATE TABLE lines (key TEXT PRIMARY KEY, start, last, end, error TEXT)")
+        self._rows.execute("CREATE TABLE lines (key BLOB PRIMARY KEY, start, last, end, error)")
 
     def scan(self, path: Path) -> None:
         """Put in what the file holds. A line of descent whose final trajectory is missing does not count."""
@@ -303,10 +303,10 @@ class _Index:
 
     def put(self, key: Key, place: Place) -> None:
         error = place.error if place.error is None else json.dumps(place.error)
-        self._rows.execute(_PUT, (json.dumps(key), *place[:3], error))
+        self._rows.execute(_PUT, (_blob(key), *place[:3], error))
 
     def find(self, key: Key) -> Place | None:
-        row = self._rows.execute(_FIND, (json.dumps(key),)).fetchone()
+        row = self._rows.execute(_FIND, (_blob(key),)).fetchone()
         return None if row is None else Place(*row)
 
     def __getitem__(self, key: Key) -> Place:
@@ -329,6 +329,10 @@ class _Index:
 
     def close(self) -> None:
         self._rows.close()
+
+
+def _blob(key: Key) -> bytes:
+    return f"{key[1]} {key[0]}".encode(errors="surrogatepass")
 
 
 _PUT = """
