@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cort_framework.interfaces import Executor, HintInjector, RewardFunction, RolloutRequest, Tool
@@ -64,20 +64,23 @@ class LocalExecutor(Executor):
 
     def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
         what = f"the batch of {len(job.requests)} rollouts"
-        lines = _run(job.requests, Prepared(job, runtime), job.settings.concurrency)
+        lines = roll_out(job.requests, Prepared(job, runtime).line, job.settings.concurrency)
         return runtime.stream(lines, job.settings.batch_timeout_s, what)
 
 
-async def _run(
-    requests: Sequence[RolloutRequest], prepared: Prepared, concurrency: int
+async def roll_out(
+    requests: Sequence[RolloutRequest],
+    line: Callable[[RolloutRequest], Awaitable[list[Trajectory]]],
+    concurrency: int,
 ) -> AsyncIterator[list[Trajectory]]:
+    """The lines of the requests as they finish, at most ``concurrency`` under way at once."""
     waiting = iter(requests)
     done: asyncio.Queue[list[Trajectory] | BaseException] = asyncio.Queue()
 
     async def work() -> None:
         for request in waiting:  # shared: each worker takes the next request in order
             try:
-                done.put_nowait(await prepared.line(request))
+                done.put_nowait(await line(request))
             except BaseException as error:
                 done.put_nowait(error)
                 raise
@@ -92,7 +95,7 @@ async def _run(
 
         stack.push_async_callback(stop)
         for _ in requests:
-            line = await done.get()
-            if isinstance(line, BaseException):
-                raise line
-            yield line
+            finished = await done.get()
+            if isinstance(finished, BaseException):
+                raise finished
+            yield finished

@@ -12,4 +12,6 @@ from cort_framework.hookspecs import hookimpl
 
 @hookimpl
 def cort_commands() -> list[click.Command]:
-    return []
+    from cort_framework.cli.bench.rollout import rollout
+
+    return [rollout]

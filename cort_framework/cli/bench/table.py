@@ -18,7 +18,8 @@ Measure = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Row:
-    """One figure beside its baseline. ``met`` is ``None`` where it could not be measured, and ``note`` says why."""
+    """One figure beside its baseline. ``met`` is ``None`` where there is no target, or where it could not be measured
+    and ``note`` says why."""
 
     figure: str
     baseline: str
@@ -89,6 +90,6 @@ def report(rows: Sequence[Row], as_json: bool = False) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    verdict = {True: "met", False: "MISSED", None: "not measured"}[row.met]
+    verdict = {True: "met", False: "MISSED", None: "" if row.ours else "not measured"}[row.met]
     ratio = "" if row.ratio is None else f"{row.ratio:.3g}×"
     return row.figure, row.baseline, row.ours, row.theirs, ratio, row.target, verdict
