@@ -9,23 +9,30 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
 from cort_framework.interfaces import Plugin
 
 
-@contextlib.contextmanager
-def blame(what: str, plugin: Plugin) -> Iterator[None]:
+class blame(contextlib.AbstractContextManager[None]):
     """What a plugin's code raises in here is attributed to its distribution."""
-    try:
-        yield
-    except CortError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginFault(f"{what} '{plugin.name}'", plugin.distribution, error) from error
+
+    __slots__ = ("_plugin", "_what")
+
+    def __init__(self, what: str, plugin: Plugin) -> None:
+        self._what, self._plugin = what, plugin
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, CortError):
+            raise PluginFault(
+                f"{self._what} '{self._plugin.name}'", self._plugin.distribution, error
+            ) from error
 
 
 async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -133,15 +140,26 @@ class _Helpers:
 _helpers = _Helpers()
 
 
-@contextlib.asynccontextmanager
-async def deadline(seconds: float, what: Callable[[], str] | str) -> AsyncIterator[None]:
+class deadline(contextlib.AbstractAsyncContextManager[None]):
     """A limit that names its culprit when it fires; deadlines nest, and an outer one is not mistaken for an inner."""
-    try:
-        async with asyncio.timeout(seconds) as scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise DeadlineExceeded(
-            f"{what if isinstance(what, str) else what()} did not end within {seconds:g} s"
-        ) from None
+
+    __slots__ = ("_scope", "_seconds", "_what")
+
+    def __init__(self, seconds: float, what: Callable[[], str] | str) -> None:
+        self._seconds, self._what = seconds, what
+
+    async def __aenter__(self) -> None:
+        self._scope = asyncio.timeout(self._seconds)
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+            if not (isinstance(error, TimeoutError) and self._scope.expired()):
+                return
+        except TimeoutError:
+            pass
+        what = self._what if isinstance(self._what, str) else self._what()
+        raise DeadlineExceeded(f"{what} did not end within {self._seconds:g} s") from None

@@ -1,7 +1,8 @@
 """Finding tool calls in what a model writes: code fences and native ``<tool_call>`` JSON, behind one parser.
 
 A parser is handed all the text since the last tool output, whoever wrote it (a hint may have opened the fence), each
-time that text has grown. It keeps no state, so that the answer cannot depend on how the text was cut into tokens.
+time that it has grown by what may complete a call. It keeps no state, so that the answer cannot depend on how the text
+was cut into tokens.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class ToolCallParser(ABC):
 
     stop: tuple[str, ...]
     """Strings at which the engine has to pause: a call may be complete."""
+    mark: str
+    """What stands in the line that completes a call."""
 
     @abstractmethod
     def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
@@ -62,6 +65,7 @@ class FenceParser(ToolCallParser):
     """
 
     stop = ("```\n",)
+    mark = "```"
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools: dict[str, str] = {}
@@ -115,6 +119,7 @@ class NativeParser(ToolCallParser):
     """
 
     stop = ("</tool_call>",)
+    mark = "</tool_call>"
     _call = re.compile(r"<tool_call>((?:(?!<tool_call>).)*?)</tool_call>", re.DOTALL)
 
     def __init__(self, tools: Iterable[Tool]) -> None:
@@ -176,6 +181,12 @@ class CallParser:
     @property
     def stop(self) -> tuple[str, ...]:
         return tuple(s for parser in self.parsers for s in parser.stop)
+
+    def may_end_in(self, text: str, searched: int) -> bool:
+        """False where ``text``, which goes on, holds no call if its first ``searched`` characters hold none. Costs what
+        is new: a long text that comes in pieces is parsed only where a line may complete a call."""
+        line = text.rfind("\n", 0, searched) + 1
+        return any(text.find(parser.mark, line) >= 0 for parser in self.parsers)
 
     def parse(self, text: str, ended: bool = False) -> tuple[ParsedCall, ToolCallParser] | None:
         found = [(call, p) for p in self.parsers if (call := p.parse(text, ended)) is not None]

@@ -111,6 +111,27 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int], before: Sequence[int] 
     return texts
 
 
+def last_texts(
+    tokenizer: Tokenizer, ids: Sequence[int], at_most: int, characters: int, ended: bool
+) -> list[str]:
+    """As ``token_texts``, of the last tokens alone: of so many that they hold more than ``characters``, or of ``at_most``
+    tokens. Costs what it looks at, however long ``ids`` are. ``ended``: nothing follows that could complete a character.
+    """
+    count = 2
+    while True:
+        count = min(2 * count, at_most)
+        begin = len(ids) - count
+        before = ids[max(0, begin - 4) : begin]
+        if count < at_most and "\ufffd" in tokenizer.decode(before):
+            continue  # a character is spread over the boundary: it belongs to the token that ends it
+        detokenizer = Detokenizer(tokenizer, before)
+        texts = [detokenizer.feed([i]) for i in ids[begin:]]
+        if texts and ended:
+            texts[-1] += detokenizer.flush()
+        if count == at_most or sum(map(len, texts)) > characters:
+            return texts
+
+
 def cut(trajectory: Trajectory, position: int, tokenizer: Tokenizer) -> tuple[list[Turn], str]:
     """The turns up to the last token boundary at or before ``position`` (in ``Trajectory.response``), and the characters
     between that boundary and ``position``, which the dropped token shared with the kept text.

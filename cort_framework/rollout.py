@@ -23,7 +23,7 @@ from cort_framework.interfaces import (
 )
 from cort_framework.parsing import CallParser, ParsedCall, ToolCallParser
 from cort_framework.recipe import RolloutSettings
-from cort_framework.rendering import Detokenizer, cut, prompt_turn
+from cort_framework.rendering import Detokenizer, cut, last_texts, prompt_turn
 from cort_framework.sessions import Sessions
 from cort_framework.types import (
     Author,
@@ -74,6 +74,8 @@ class _Growing:
         """The last token is the model's end of sequence."""
         self.pending = ""
         """Text since the last tool output: where a call may stand."""
+        self.searched = 0
+        """Characters of it that hold no call: what was looked through is not looked through again."""
         for turn, _, _ in trajectory.segments():
             self.pending = "" if turn.author == "tool" else self.pending + turn.text
 
@@ -107,14 +109,21 @@ class _Growing:
         """``pending`` without the end of sequence."""
         return self.pending.removesuffix(self.tokenizer.decode(self.ids[-1:])) if self.eos else self.pending
 
+    def find(self, parser: CallParser) -> tuple[ParsedCall, ToolCallParser] | None:
+        """The first complete call in ``pending``."""
+        if not self.eos and not parser.may_end_in(self.pending, self.searched):
+            found = None
+        else:
+            found = parser.parse(self.said, ended=self.eos)
+        if found is None:
+            self.searched = len(self.pending)
+        return found
+
     def trim(self, end: int) -> None:
         """Drop the last generation's tokens that lie wholly behind position ``end`` of ``pending``: an engine that went on
         after a call sampled them without the call's output. What comes before them was sampled as if they never were."""
-        surplus, before = len(self.pending) - end, len(self.ids) - self.sampled
-        detokenizer = Detokenizer(self.tokenizer, self.ids[:before])
-        pieces = [detokenizer.feed([i]) for i in self.ids[before:]]
-        if self.eos:
-            pieces[-1] += detokenizer.flush()
+        surplus = len(self.pending) - end
+        pieces = last_texts(self.tokenizer, self.ids, self.sampled, surplus, ended=self.eos)
         keep = len(pieces)
         while keep and len(pieces[keep - 1]) <= surplus:
             keep -= 1
@@ -136,7 +145,7 @@ class _Growing:
         del self.ids[-dropped:]
         self.pending = self.pending[: len(self.pending) - len(text)]
         self.detokenizer = Detokenizer(self.tokenizer, self.ids)
-        self.sampled, self.eos = keep, False
+        self.sampled, self.eos = self.sampled - dropped, False
 
     def flush(self) -> None:
         """Nothing follows that could complete a character."""
@@ -156,6 +165,7 @@ class _Growing:
         self.ids.extend(ids)
         self.sampled, self.eos = 0, False
         self.pending = "" if author == "tool" else self.pending + text
+        self.searched = min(self.searched, len(self.pending))
 
 
 def _joined(first: tuple[float, ...] | None, second: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -205,7 +215,7 @@ async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup,
             setup.observe(live.trajectory)
         trajectory = live.trajectory
         may_call = len(trajectory.calls) < settings.max_tool_calls and bool(parser.parsers)
-        found = parser.parse(live.said, ended=live.eos) if may_call else None
+        found = live.find(parser) if may_call else None
         if found and live.eos and "</think>" in trajectory.model_text:
             found = None  # the end of the answer, not a pause for a tool
         if found:
@@ -281,13 +291,11 @@ async def _next_hint(trajectory: Trajectory, setup: RolloutSetup) -> Hint | None
         wanted.append(
             replace(hint, reason=f"{injector.name}: {hint.reason}" if hint.reason else injector.name)
         )
+    if not wanted:
+        return None
     end = len(trajectory.response)
-    hint = min(wanted, key=lambda h: end if h.rewind_to is None else h.rewind_to, default=None)
-    return (
-        replace(hint, rewind_to=None)
-        if hint and hint.rewind_to is not None and hint.rewind_to >= end
-        else hint
-    )
+    hint = min(wanted, key=lambda h: end if h.rewind_to is None else h.rewind_to)
+    return replace(hint, rewind_to=None) if hint.rewind_to is not None and hint.rewind_to >= end else hint
 
 
 async def _insert(

@@ -82,6 +82,18 @@ def test_a_text_that_comes_in_pieces_gives_the_calls_of_the_whole(
     assert calls == calls_of(text)
 
 
+@given(st.lists(st.sampled_from([*LINES, "`", "``", "</tool", "_call>", "\n"]), max_size=12))
+def test_where_no_call_may_end_none_does(pieces: list[str]) -> None:
+    text, searched = "", 0
+    for piece in pieces:
+        text += piece
+        found = both.parse(text)
+        assert found is None or both.may_end_in(text, searched)
+        if found is not None:
+            return
+        searched = len(text)
+
+
 @given(st.text(alphabet="`\n pythonx'\"", max_size=60), st.booleans())
 @example("```python\n```\n```", False)
 def test_a_call_ends_at_the_line_of_its_fence(text: str, ended: bool) -> None:

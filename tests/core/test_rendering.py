@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scripted import Language
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cort_framework.rendering import Detokenizer, cut, native_tools, prompt_turn, render, token_texts
+from cort_framework.rendering import (
+    Detokenizer,
+    cut,
+    last_texts,
+    native_tools,
+    prompt_turn,
+    render,
+    token_texts,
+)
 from cort_framework.testing import ByteTokenizer, make_trajectory
 from cort_framework.types import Author, Task, Trajectory, Turn
 
@@ -154,6 +162,23 @@ def test_the_pieces_joined_are_the_text_of_the_whole_for_any_text(tokenizer, one
     before, ids = tokens.encode(one), tokens.encode(two)
     assert "".join(token_texts(tokens, ids)) == tokens.decode(ids)
     assert tokens.decode(before) + "".join(token_texts(tokens, ids, before)) == tokens.decode(before + ids)
+
+
+@given(st.text(alphabet="ab 😀👩‍👧é中", max_size=30), st.integers(0, 40), st.integers(0, 40), st.booleans())
+@pytest.mark.parametrize("tokenizer", [byte_level, unigram, byte_fallback])
+def test_the_last_texts_are_those_of_the_whole(tokenizer, text, most, characters, ended) -> None:  # type: ignore[no-untyped-def]
+    tokens = tokenizer()
+    ids = tokens.encode(text)
+    ids = ids if ended else ids[:-1]  # a character may be left open
+    most = min(most, len(ids))
+    before, sampled = ids[: len(ids) - most], ids[len(ids) - most :]
+    detokenizer = Detokenizer(tokens, before)
+    whole = [detokenizer.feed([i]) for i in sampled]
+    if whole and ended:
+        whole[-1] += detokenizer.flush()
+    last = last_texts(tokens, ids, most, characters, ended)
+    assert last == whole[len(whole) - len(last) :]
+    assert len(last) == most or sum(map(len, last)) > characters
 
 
 @given(st.text(alphabet="ab 😀👩‍👧é中", max_size=30))
