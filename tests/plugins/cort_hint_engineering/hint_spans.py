@@ -1,4 +1,4 @@
-"""The labelled spans: trajectories in which a person marked the fault, or found none (``spans/README.md``)."""
+"""The labelled spans: trajectories with the fault marked, or with none (``spans/README.md``)."""
 
 from __future__ import annotations
 
