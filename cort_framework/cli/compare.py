@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from cort_framework.cli.options import echo_json, json_option
 from cort_framework.cli.show import number, stdout, table
@@ -33,6 +34,20 @@ def compare(
     """Each system minus the one of --against: right answers, tokens of a response, tokens generated with those that rewinds
     discarded. The mean over the tasks that both have, and its 95 % interval from a bootstrap over tasks. Several runs of one
     recipe, one a seed, count as more samples of its tasks."""
+    records = differences(runs, against, systems, tasks, seed)
+    if as_json:
+        echo_json(records)
+        return
+    console = stdout()
+    console.print(difference_table(records))
+    console.print(f"each minus {against}: mean, and its 95 % interval over tasks", soft_wrap=True)
+
+
+def differences(
+    runs: Sequence[Path], against: str, systems: Sequence[str] = (), tasks: str = "*", seed: int = 0
+) -> list[dict[str, Any]]:
+    """For each of the systems (all others by default): itself, and ``evaluation.paired_difference``. Raises
+    ``RequestError``."""
     traces = [t for run in runs for t in find_traces(run) if t.system is not None]
     known = list(dict.fromkeys(t.system for t in traces if t.system is not None))
     for name in (against, *systems):
@@ -47,7 +62,7 @@ def compare(
             if found.system == system:
                 yield from (t for t in found.read(logprobs=False) if fnmatchcase(t.task.id, tasks))
 
-    records: list[dict[str, Any]] = []
+    records = []
     for system in systems or [name for name in known if name != against]:
         try:
             difference = paired_difference(samples(against), samples(system), seed=seed)
@@ -56,9 +71,10 @@ def compare(
                 f"'{against}' and '{system}' have no task in common that matches {tasks!r}"
             ) from None
         records.append({"system": system, "against": against, **difference})
-    if as_json:
-        echo_json(records)
-        return
+    return records
+
+
+def difference_table(records: Sequence[dict[str, Any]]) -> Table:
     columns = ("system", "tasks", "right answers\n% points", "tokens", "tokens\ngenerated")
     rows = [
         (
@@ -70,9 +86,7 @@ def compare(
         )
         for r in records
     ]
-    console = stdout()
-    console.print(table(columns, rows))
-    console.print(f"each minus {against}: mean, and its 95 % interval over tasks", soft_wrap=True)
+    return table(columns, rows)
 
 
 def shown(difference: dict[str, Any], scale: float = 1, digits: int = 0) -> str:

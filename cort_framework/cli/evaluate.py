@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from cort_framework.cli.compare import difference_table, differences
 from cort_framework.cli.options import echo_json, json_option, recipe_options
 from cort_framework.cli.show import near, results_table, stdout
-from cort_framework.cli.solve import find_recipe_of, recipe_of_model
+from cort_framework.cli.solve import find_recipe_of, hints_named, recipe_of_model
 from cort_framework.display import Display
 from cort_framework.errors import RequestError
 from cort_framework.pipeline import run
@@ -47,7 +48,13 @@ BENCHMARKS = "benchmarks"
 @click.option(
     "--tools", multiple=True, metavar="NAME", help="Only these tools of the recipe; `--tools none` for none."
 )
-@click.option("--hints", multiple=True, metavar="NAME", help="Hint injectors of the recipe to put to work.")
+@click.option(
+    "--hints",
+    multiple=True,
+    metavar="NAME",
+    help="Hint injectors of the recipe to put to work; a plugin's name, hint-engineering, for all that it gives.",
+)
+@click.option("--beside", is_flag=True, help="With --hints: also without them, and the difference.")
 @click.option(
     "--system", default="model", show_default=True, help="What the system is called in the results."
 )
@@ -68,6 +75,7 @@ def evaluate(
     prompt: str | None,
     tools: Sequence[str],
     hints: Sequence[str],
+    beside: bool,
     system: str,
     run_dir: Path | None,
     as_json: bool,
@@ -75,6 +83,8 @@ def evaluate(
     """Measure a model: accuracy with its interval, tokens, calls and behaviour, each trajectory kept on disk."""
     if benchmarks and tasks:
         raise RequestError("--benchmark and --tasks both name task sets", "use one of them")
+    if beside and not hints:
+        raise RequestError("--beside compares a model with and without hints", "name them with --hints")
     found = recipe or BENCHMARKS if benchmarks else find_recipe_of(model, recipe)
     loaded = load_recipe(found, profile, overrides)
     stages: list[dict[str, Any]] = (
@@ -82,11 +92,15 @@ def evaluate(
         if benchmarks
         else [{"name": "evaluate", "kind": "evaluate", "tasks": list(tasks) or _evaluated(loaded)}]
     )
+    keys = hints_named(loaded, hints)
     for stage in stages:
-        stage |= {"system": system, "hints": list(hints)}
+        stage |= {"system": system, "hints": keys}
         stage |= {"tools": [] if tuple(tools) == ("none",) else list(tools)} if tools else {}
         stage |= {"samples": samples} if samples else {}
         stage["rollout"] = stage.get("rollout", {}) | ({"prompt": prompt} if prompt else {})
+    if beside:
+        without = [{**stage, "name": f"{stage['name']}-without", "hints": []} for stage in stages]
+        stages = [*without, *({**stage, "system": f"{system} with hints"} for stage in stages)]
     data = loaded.model_dump(mode="json")
     data |= {"name": f"{loaded.name}-eval", "model": model, "filters": {}, "stage": stages}
     report = run(make_plan(validated(Recipe, data)), run_dir, display=Display())
@@ -95,6 +109,9 @@ def evaluate(
         return
     console = stdout()
     console.print(results_table(report.results))
+    if beside:
+        console.print(difference_table(differences([report.folder], system)))
+        console.print("with hints minus without: mean, and its 95 % interval over tasks", soft_wrap=True)
     console.print(f"look closer: cort trace view {near(report.folder)}", soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from rich.text import Text
 from cort_framework.cli.options import recipe_options
 from cort_framework.cli.show import STYLES, stdout, visible
 from cort_framework.cli.trace import token_table
-from cort_framework.errors import CortError, RequestError
+from cort_framework.errors import CortError, PluginError, RequestError
 from cort_framework.evaluation import last_boxed
 from cort_framework.interfaces import HintInjector, RolloutRequest, Tool
 from cort_framework.recipe import Plan, Recipe, load_recipe, make_plan
+from cort_framework.registry import default_registry
 from cort_framework.rollout import RolloutSetup, rollout
 from cort_framework.runtime import Runtime
 from cort_framework.settings import validated
@@ -54,7 +56,12 @@ def find_recipe_of(model: str | None, recipe: str | None) -> str:
 @click.option(
     "--tools", multiple=True, metavar="NAME", help="Only these tools of the recipe; `--tools none` for none."
 )
-@click.option("--hints", multiple=True, metavar="NAME", help="Hint injectors of the recipe to put to work.")
+@click.option(
+    "--hints",
+    multiple=True,
+    metavar="NAME",
+    help="Hint injectors of the recipe to put to work; a plugin's name, hint-engineering, for all that it gives.",
+)
 @click.option("--temperature", type=float, help="0 takes the likeliest token.")
 @click.option("--max-tokens", type=int, help="Response tokens at most.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -112,6 +119,29 @@ def solve(
     click.echo(f"{final.response_tokens} tokens, {len(final.calls)} calls, {final.seconds:.1f} s", err=True)
 
 
+def hints_named(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Keys of the recipe's hint injectors. The name of a plugin, `hint-engineering`, stands for all that it gives the recipe.
+
+    Raises ``RequestError``.
+    """
+    givers: dict[str, list[str]] = {}
+    for key, table in recipe.hints.items():
+        with suppress(PluginError):  # a plan complains of it
+            provider = default_registry().resolve("hint-injector", str(table.get("use", key)))
+            givers.setdefault(provider.distribution.removeprefix("cort-"), []).append(key)
+    found: list[str] = []
+    for name in names:
+        keys = [name] if name in recipe.hints else givers.get(name.removeprefix("cort-"), [])
+        if not keys:
+            known = [*recipe.hints, *givers]
+            raise RequestError(
+                f"the recipe has no hint {name!r}{nearest(name, known)}",
+                f"there are: {', '.join(known)}" if known else "give it [hints] tables",
+            )
+        found += keys
+    return list(dict.fromkeys(found))
+
+
 def solving_plan(
     recipe: Recipe, model: str | None, settings: dict[str, Any], tools: Sequence[str], hints: Sequence[str]
 ) -> Plan:
@@ -119,10 +149,10 @@ def solving_plan(
     data = recipe.model_dump(mode="json")
     known = list(recipe.rollout.tools)
     chosen = [] if tools == ("none",) else list(tools) or known
-    for what, names, there in (("tool", chosen, known), ("hint", list(hints), list(recipe.hints))):
-        for name in names:
-            if name not in there:
-                raise RequestError(f"the recipe has no {what} {name!r}{nearest(name, there)}")
+    for name in chosen:
+        if name not in known:
+            raise RequestError(f"the recipe has no tool {name!r}{nearest(name, known)}")
+    hints = hints_named(recipe, hints)
     if not recipe.tasks:
         raise RequestError("the recipe has no task set", "name a recipe with [tasks] tables")
     task_set = next(iter(recipe.tasks))

@@ -385,3 +385,26 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
     )
     assert again.returncode == 0, again.stderr
     assert set(before) <= set(collected.read_text().splitlines())
+
+
+def test_hints_are_compared_with_none_and_a_plugins_name_stands_for_its_own(folder, capsys, monkeypatch):
+    arguments = ["eval", "--model", "model", "--recipe", "sums.toml", "--tasks", "easy"]
+    assert main([*arguments, "--hints", "start", "--beside"]) == 0
+    out = capsys.readouterr().out
+    assert "model with hints" in out and "with hints minus without" in out
+    assert main([*arguments, "--beside"]) == 2
+    assert main([*arguments, "--hints", "sart"]) == 2
+    assert "no hint 'sart'; did you mean 'start'?" in capsys.readouterr().err
+
+
+def test_a_plugins_name_stands_for_all_hints_that_it_gives_a_recipe():
+    from cort_framework.cli.solve import hints_named
+
+    recipe = cort.load_recipe("cort_math")
+    names = ["opening", "delayed-computation", "result-distrust"]
+    assert (
+        hints_named(recipe, ["hint-engineering"]) == hints_named(recipe, ["cort-hint-engineering"]) == names
+    )
+    assert hints_named(recipe, ["opening", "hint-engineering"]) == names
+    with pytest.raises(cort.RequestError, match="did you mean 'hint-engineering'"):
+        hints_named(recipe, ["hint-enginering"])
