@@ -22,6 +22,8 @@ class SlowEngine(ScriptedEngine):
     class Config(cort.PluginConfig):
         pause_s: float = 0.05
         notes: Path | None = None
+        meet: int = 1
+        """Processes that have left notes before it goes on."""
 
     def write(self, prompt: str, response: str) -> str:
         return f"So it is {prompt.split()[-1]}."
@@ -31,6 +33,8 @@ class SlowEngine(ScriptedEngine):
         if self.config.notes is not None:
             with open(self.config.notes / str(os.getpid()), "a") as file:
                 file.write(f"{self.tokenizer.decode(ids)!r}\n")
+            while len(list(self.config.notes.iterdir())) < self.config.meet:  # the turn has a deadline
+                await asyncio.sleep(0.05)
         return await super().generate(ids, sampling)
 
 

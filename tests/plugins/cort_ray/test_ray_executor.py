@@ -16,7 +16,7 @@ from cort_framework.errors import DeadlineExceeded
 from cort_framework.executor import LocalExecutor, RolloutJob
 from cort_framework.runtime import Runtime
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_cluster_makes_the_trajectories_that_one_machine_makes(
     cluster: Any, runtime: Runtime, tmp_path: Path
 ) -> None:
     here = list(LocalExecutor().map(job(24), runtime))
-    there = list(executor(runtime, cluster).map(job(24, pause_s=1, notes=tmp_path), runtime))
+    there = list(executor(runtime, cluster).map(job(24, notes=tmp_path, meet=3), runtime))
     assert len(there) == 24
     assert by_task(there) == by_task(here)
     assert len(list(tmp_path.iterdir())) == 3  # processes that took part
@@ -84,7 +84,7 @@ def test_a_cluster_makes_the_trajectories_that_one_machine_makes(
 def test_workers_are_kept_from_one_batch_to_the_next(cluster: Any, runtime: Runtime, tmp_path: Path) -> None:
     ours = executor(runtime, cluster, workers=2)
     for _ in range(3):
-        assert len(list(ours.map(job(6, notes=tmp_path), runtime))) == 6
+        assert len(list(ours.map(job(6, notes=tmp_path, meet=2), runtime))) == 6
     assert len(list(tmp_path.iterdir())) == 2
 
 

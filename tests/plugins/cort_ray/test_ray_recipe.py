@@ -10,7 +10,7 @@ import pytest
 
 import cort_framework as cort
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 RECIPE = """
 schema = 1

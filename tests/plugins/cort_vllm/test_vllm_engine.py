@@ -13,7 +13,7 @@ import torch
 import cort_framework as cort
 from cort_framework.errors import EngineError
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 PROMPTS = [[5 + i, 40 + 7 * i, 90, 17 + i] * (1 + i % 3) for i in range(6)]

@@ -20,7 +20,7 @@ import cort_framework as cort
 from cort_framework.errors import EngineError
 from cort_framework.testing import check_engine
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 SAMPLING = cort.Sampling(temperature=1.0, top_p=1.0, max_tokens=20, seed=1)

@@ -12,7 +12,7 @@ import cort_framework as cort
 from cort_framework.rollout import RolloutSetup, rollout
 from cort_framework.settings import PROMPTS, RolloutSettings
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
 def test_trajectories_with_tool_calls_are_those_of_the_engine_transformers(

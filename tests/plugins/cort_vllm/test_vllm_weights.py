@@ -12,7 +12,7 @@ import pytest
 import cort_framework as cort
 from cort_framework.errors import EngineError
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 SAMPLING = cort.Sampling(temperature=1.0, top_p=1.0, max_tokens=20, seed=1)
