@@ -7,11 +7,10 @@ import resource
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
 import cort_framework as cort
-from cort_trl.bench.shapes import Clock, long_tailed, trajectory
+from cort_trl.bench.shapes import Clock, long_tailed, now, trajectory
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def main() -> None:
 
     torch.set_num_threads(case.threads)
     made = case.trajectories
-    begun = perf_counter()
+    begun = now()
     ends = (by_cort if case.by == "cort" else by_trl)(case, made)
     on_gpu = torch.cuda.is_available()
     peak = (

@@ -1,13 +1,13 @@
-"""The same work as a person writes it on TRL alone. Nothing of the framework's trainers is used here."""
+"""The same work as a person writes it on TRL alone: nothing of the framework's trainers is used here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import cort_framework as cort
+from cort_trl.bench.shapes import now
 
 
 class Ends:
@@ -21,7 +21,7 @@ class Ends:
         class Callback(TrainerCallback):
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
                 if "loss" in (logs or {}):
-                    ends.append(perf_counter())
+                    ends.append(now())
 
         self.ends, self.callback = ends, Callback()
 

@@ -144,7 +144,7 @@ def sft(size: Size, model: Path, scratch: Path, **options: Any) -> Figure:
 
     lengths = long_tailed(size.batch, size.mean, most=round(4 * size.mean))
     made = [trajectory(cort.Task(str(i), "?"), 0, size.model.vocabulary, n) for i, n in enumerate(lengths)]
-    clock = Clock()
+    clock = Clock(perf_counter)
     settings = SupervisedTrainer.Config(
         batch_size=size.batch, max_steps=size.steps + 1, **{**_common(size), **options}
     )
@@ -168,7 +168,7 @@ def grpo(size: Size, model: Path, scratch: Path) -> Figure:
     from cort_trl.grpo import GroupRelativeTrainer
 
     lane = Lane(_engine("transformers", size), scratch, size)
-    clock, spent = Clock(), []
+    clock, spent = Clock(perf_counter), []
 
     def roll_out(requests: Sequence[cort.RolloutRequest]) -> list[cort.Trajectory]:
         begun = perf_counter()
