@@ -43,8 +43,8 @@ def _memory() -> Device:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = control_group_limit()
     if limit is not None and limit < total:
-        return Device("memory, as its control group limits it", limit)
-    return Device("memory", total)
+        return Device("the memory that the control group allows", limit)
+    return Device("the memory of this machine", total)
 
 
 def control_group_limit(

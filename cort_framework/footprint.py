@@ -113,7 +113,7 @@ class Work:
     sharded: bool = False
     """They share weights, gradients and optimizer between them, instead of each having its own."""
     lent: bool = False
-    """For an engine: the weights are the trainer's own, and take no memory a second time."""
+    """For an engine: ``model`` is the trainer's own, and its weights take no memory a second time."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ class Footprint:
     trained_tokens: int | None = 0
     """Trainers: tokens that go through the model with gradients, all passes counted."""
     model: Architecture | None = None
-    """Stage kinds: of the model that it makes from nothing."""
+    """Of the model that it makes, where that is another than it was given: a stage kind's from nothing, a trainer's in
+    another number format."""
     memory: tuple[Need, ...] = ()
     """Of one process; empty where ``work.model`` or ``work.longest`` is not known."""
     disk: tuple[Need, ...] = ()

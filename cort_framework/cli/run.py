@@ -10,15 +10,15 @@ import click
 from rich.console import Console, Group
 from rich.rule import Rule
 from rich.table import Table
-from rich.text import Text
 
-from cort_framework.cli.options import recipe_options
+from cort_framework.cli.options import json_option, recipe_options
+from cort_framework.cli.plan import show_plan
 from cort_framework.cli.show import coloured, header, legend, near, number, results_table, stdout, table
 from cort_framework.display import Display
 from cort_framework.evaluation import is_right
 from cort_framework.pipeline import RunReport
 from cort_framework.pipeline import run as run_plan
-from cort_framework.recipe import Plan, PlannedStage, load_recipe, make_plan
+from cort_framework.recipe import load_recipe, make_plan
 from cort_framework.store import read_trajectories
 from cort_framework.types import Trajectory
 
@@ -30,7 +30,16 @@ LONGEST_EXAMPLE = 200
 @click.command()
 @click.argument("recipe")
 @recipe_options
-@click.option("--dry-run", is_flag=True, help="Show what would run; nothing is started.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would run and what it would take; nothing is started."
+)
+@click.option(
+    "--gpu-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="With --dry-run: plan for a GPU of N GiB, whatever is here.",
+)
+@json_option
 @click.option("--from", "from_stage", metavar="STAGE", help="Run this stage and all after it again.")
 @click.option(
     "--run-dir",
@@ -42,6 +51,8 @@ def run(
     profile: str | None,
     overrides: Sequence[str],
     dry_run: bool,
+    gpu_gib: float | None,
+    as_json: bool,
     from_stage: str | None,
     run_dir: Path | None,
 ) -> None:
@@ -51,8 +62,9 @@ def run(
     """
     plan = make_plan(load_recipe(recipe, profile, overrides))
     if dry_run:
-        stdout().print(plan_summary(plan, run_dir))
-        return
+        return show_plan(plan, run_dir, gpu_gib, as_json)
+    if as_json or gpu_gib is not None:
+        raise click.UsageError("--json and --gpu-gib go with --dry-run")
     display = Display()
     try:
         report = run_plan(plan, run_dir, from_stage=from_stage, display=display)
@@ -60,55 +72,6 @@ def run(
         display.note("stopped; what was made so far is kept, and the same command goes on from there")
         raise
     show_report(report, stdout())
-
-
-# --- before -----------------------------------------------------------------------------------------------------
-def plan_summary(plan: Plan, run_dir: Path | None = None) -> Group:
-    """The plan as tables: task sets, then stages with their models, data and rollout settings."""
-    sets = [
-        (name, f"{r.cls.name} ({r.distribution})", number(_size(plan, name)))
-        for name, r in plan.tasks.items()
-    ]
-    stages = [(s.name, s.stage.cls.name, _start(plan, s), _data(s), _rollouts(s)) for s in plan.stages]
-    return Group(
-        Text(
-            f"{plan.recipe.name}, seed {plan.recipe.seed}, in {run_dir or Path('runs') / plan.recipe.name}",
-            "bold",
-        ),
-        table(("task set", "source", "tasks"), sets, names=2),
-        table(("stage", "kind", "starts from", "data", "rollouts"), stages, names=5),
-    )
-
-
-def _size(plan: Plan, name: str) -> int:
-    return sum(1 for _ in plan.tasks[name].build().tasks())
-
-
-def _start(plan: Plan, stage: PlannedStage) -> str:
-    if stage.model_from is not None:
-        return f"stage {stage.model_from}"
-    return near(Path(stage.model)) if stage.model else "nothing"
-
-
-def _data(stage: PlannedStage) -> str:
-    parts = (
-        f"{section} {', '.join(stage.uses.get(section) or ())}"
-        for section in ("tasks", "data", "hints", "filters")
-    )
-    return "; ".join(part for part in parts if not part.endswith(" "))
-
-
-def _rollouts(stage: PlannedStage) -> str:
-    if not stage.uses.get("tasks"):
-        return "none"
-    s = stage.rollout
-    samples = getattr(stage.stage.config, "samples", None)
-    tools = "".join(f", tool {name}" for name in stage.uses.get("tools", ()))
-    return (
-        f"{stage.engine.key} on {s.executor}, prompt {s.prompt}{tools}, temperature {s.temperature:g}, top-p {s.top_p:g}, "
-        f"{s.max_tokens} tokens, {s.max_tool_calls} calls"
-        + (f", {samples} a task" if samples is not None else "")
-    )
 
 
 # --- after ------------------------------------------------------------------------------------------------------
@@ -134,12 +97,14 @@ def good_sample(report: RunReport) -> Trajectory | None:
     """The shortest right trajectory with a tool call that worked, of the last evaluation that has one."""
     for stage in reversed(report.stages):
         if stage.result.report and stage.result.trajectories is not None:
-            found = [t for t in read_trajectories(stage.result.trajectories) if t.calls and is_right(t)]
-            if found:
-                return min(
-                    found,
-                    key=lambda t: (any(c.result and c.result.error for c in t.calls), t.response_tokens),
-                )
+            trajectories = read_trajectories(stage.result.trajectories, logprobs=False)
+            best = min(
+                (t for t in trajectories if t.calls and is_right(t)),
+                key=lambda t: (any(c.result and c.result.error for c in t.calls), t.response_tokens),
+                default=None,
+            )
+            if best is not None:
+                return best
     return None
 
 
