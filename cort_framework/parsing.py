@@ -177,16 +177,14 @@ class CallParser:
             self.parsers.append(FenceParser(tools))
         if any(tool.parameters is not None for tool in tools):
             self.parsers.append(NativeParser(tools))
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return tuple(s for parser in self.parsers for s in parser.stop)
+        self.stop: tuple[str, ...] = tuple(s for parser in self.parsers for s in parser.stop)
+        self._marks = tuple(parser.mark for parser in self.parsers)
 
     def may_end_in(self, text: str, searched: int) -> bool:
         """False where ``text``, which goes on, holds no call if its first ``searched`` characters hold none. Costs what
         is new: a long text that comes in pieces is parsed only where a line may complete a call."""
         line = text.rfind("\n", 0, searched) + 1
-        return any(text.find(parser.mark, line) >= 0 for parser in self.parsers)
+        return any(text.find(mark, line) >= 0 for mark in self._marks)
 
     def parse(self, text: str, ended: bool = False) -> tuple[ParsedCall, ToolCallParser] | None:
         found = [(call, p) for p in self.parsers if (call := p.parse(text, ended)) is not None]

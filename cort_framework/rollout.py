@@ -8,7 +8,7 @@ to the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,11 +92,12 @@ class _Growing:
             and last.weights_version == generation.weights_version
             and (last.logprobs is None) == (generation.logprobs is None)
         ):
-            self.trajectory.turns[-1] = replace(
-                last,
-                ids=last.ids + generation.ids,
-                text=last.text + text,
-                logprobs=_joined(last.logprobs, generation.logprobs),
+            self.trajectory.turns[-1] = Turn(  # a model's turn has nothing else, and `replace` takes its time
+                "model",
+                last.ids + generation.ids,
+                last.text + text,
+                _joined(last.logprobs, generation.logprobs),
+                last.weights_version,
             )
         else:
             turn = Turn("model", generation.ids, text, generation.logprobs, generation.weights_version)
@@ -177,27 +178,54 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
 
     Never raises for a failure of tool, engine or plugin: it is on the last version, as ``error``.
     """
-    task, settings = request.task, setup.settings
+    task = request.task
     seed = derive_seed(setup.seed, task.id, request.sample)
     first = Trajectory(f"{task.id}/{request.sample}", task, request.sample, seed)
-    line = [first]
-    sessions = Sessions(setup.tools, setup.settings, first)
-    started = time.perf_counter()
-    doing = ["its prompt"]
-    try:
+
+    async def begin(line: list[Trajectory], sessions: Sessions) -> None:
         with blame("engine", setup.engine):
-            first.turns.append(
-                prompt_turn(setup.engine.tokenizer, setup.template, task, setup.tools.values())
-            )
-        async with deadline(settings.trajectory_timeout_s, lambda: f"trajectory {first.id}, at {doing[0]},"):
-            await _grow(line, sessions, setup, doing)
+            tools = setup.tools.values()
+            first.turns.append(prompt_turn(setup.engine.tokenizer, setup.template, task, tools))
+
+    return await _make([first], setup, begin)
+
+
+async def go_on(line: Sequence[Trajectory], hint: Hint, setup: RolloutSetup) -> list[Trajectory]:
+    """Cut the last version of a line of descent at ``hint.rewind_to``, insert the hint, and go on live: for a person who
+    knows better. Returns the line with what came of it; what was given stays as it was. Fails as ``rollout`` does."""
+    last = replace(line[-1], turns=list(line[-1].turns), rewards={}, verdicts=[])
+
+    async def begin(versions: list[Trajectory], sessions: Sessions) -> None:
+        live = _Growing(last, setup.engine.tokenizer)
+        live = await _insert(hint, live, versions, sessions, setup, len(line))
+        if len(live.trajectory.calls) == len(last.calls):  # else they have been replayed already
+            await sessions.restart(live.trajectory.calls)
+
+    return await _make([*line[:-1], last], setup, begin, len(line))
+
+
+async def _make(
+    line: list[Trajectory],
+    setup: RolloutSetup,
+    begin: Callable[[list[Trajectory], Sessions], Awaitable[None]],
+    versions: int = 0,
+) -> list[Trajectory]:
+    """Grow the last of the line after ``begin``, in sessions of its own. ``versions``: as many were numbered before."""
+    settings = setup.settings
+    sessions = Sessions(setup.tools, settings, line[-1])
+    started = time.perf_counter()
+    doing = ["its beginning"]
+    try:
+        async with deadline(
+            settings.trajectory_timeout_s, lambda: f"trajectory {line[-1].id}, at {doing[0]},"
+        ):
+            await begin(line, sessions)
+            await _grow(line, sessions, setup, doing, versions)
     except DeadlineExceeded as error:
         line[-1].stop_reason, line[-1].error = "deadline", error.message
     except CortError as error:
         line[-1].stop_reason, line[-1].error = "error", error.message
-    except (
-        Exception
-    ) as error:  # nobody's in particular; it costs this one sample, and the share of those is watched
+    except Exception as error:  # nobody's in particular; it costs this one sample, and their share is watched
         line[-1].stop_reason, line[-1].error = "error", f"at {doing[0]}: {type(error).__name__}: {error}"
     finally:
         await sessions.close()
@@ -205,16 +233,19 @@ async def rollout(request: RolloutRequest, setup: RolloutSetup) -> list[Trajecto
     return line
 
 
-async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup, doing: list[str]) -> None:
+async def _grow(
+    line: list[Trajectory], sessions: Sessions, setup: RolloutSetup, doing: list[str], versions: int = 0
+) -> None:
     settings, tokenizer = setup.settings, setup.engine.tokenizer
     parser = CallParser(setup.tools.values())
     live = _Growing(line[-1], tokenizer)
-    hints = 0
+    hints, engine = 0, f"engine '{setup.engine.name}'"
     while True:
         if setup.observe is not None:
             setup.observe(live.trajectory)
         trajectory = live.trajectory
-        may_call = len(trajectory.calls) < settings.max_tool_calls and bool(parser.parsers)
+        calls = len(trajectory.calls)
+        may_call = calls < settings.max_tool_calls and bool(parser.parsers)
         found = live.find(parser) if may_call else None
         if found and live.eos and "</think>" in trajectory.model_text:
             found = None  # the end of the answer, not a pause for a tool
@@ -227,9 +258,9 @@ async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup,
         if hint and not (found and hint.rewind_to is None):
             hints += 1
             doing[0] = f"the hint '{hint.reason}'"
-            live = await _insert(hint, live, line, sessions, setup, hints)
+            live = await _insert(hint, live, line, sessions, setup, versions + hints)
         elif found:
-            doing[0] = f"tool '{found[0].tool}', call {len(trajectory.calls)}"
+            doing[0] = f"tool '{found[0].tool}', call {calls}"
             await _answer(*found, live, sessions, setup)
         elif live.eos:
             trajectory.stop_reason = "eos"
@@ -239,7 +270,7 @@ async def _grow(line: list[Trajectory], sessions: Sessions, setup: RolloutSetup,
             trajectory.stop_reason = "length"
             return
         else:
-            doing[0] = f"engine '{setup.engine.name}'"
+            doing[0] = engine
             await _generate(live, left, parser.stop if may_call else (), setup)
 
 
@@ -253,7 +284,9 @@ async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: Rol
         seed=live.trajectory.seed,
     )
     with blame("engine", engine):
-        async with deadline(settings.turn_timeout_s, f"engine '{engine.name}' (from {engine.distribution})"):
+        async with deadline(
+            settings.turn_timeout_s, lambda: f"engine '{engine.name}' (from {engine.distribution})"
+        ):
             generation = await engine.generate(live.ids, sampling)
         if not 0 < len(generation.ids) <= sampling.max_tokens:
             raise ValueError(

@@ -20,11 +20,20 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, at_work: Callable[[], bool] = lambda: False) -> None:
-        self.skipped = 0.0
+        self._skipped = 0.0
+        self.look()
         super().__init__(_Skipping(self, at_work))
 
     def time(self) -> float:
-        return time.process_time() + self.skipped
+        # asking for the processor time is a system call, so it is asked once a turn of the loop
+        return self._shown + time.perf_counter() - self._looked
+
+    def look(self) -> None:
+        """Set the clock right."""
+        self._shown, self._looked = time.process_time() + self._skipped, time.perf_counter()
+
+    def skip(self, seconds: float) -> None:
+        self._skipped += seconds
 
 
 class _Skipping(selectors.SelectSelector):
@@ -34,11 +43,13 @@ class _Skipping(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
-            return super().select(timeout)
-        # while another thread computes, the clock goes at most as fast as the day's: what is missing is waited for again
-        events = super().select(timeout if self._at_work() else 0)
-        if not events and not self._at_work():
-            self._loop.skipped += timeout
+            events = super().select(timeout)
+        else:
+            # while another thread computes, this clock goes at most as fast as the day's: what is missing is waited for again
+            events = super().select(timeout if self._at_work() else 0)
+            if not events and not self._at_work():
+                self._loop.skip(timeout)
+        self._loop.look()
         return events
 
 

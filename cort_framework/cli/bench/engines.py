@@ -6,7 +6,6 @@ import asyncio
 import copy
 import heapq
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,8 +64,6 @@ class PacedEngine(Follower):
         super().__init__()
         self.tokenizer = tokenizer
         self.pace = pace
-        self.busy = 0.0
-        """Seconds of the processor that the engine itself took."""
         self._slots = asyncio.Semaphore(pace.slots)
         self._steps, self._at = 0.0, 0.0
         """Steps until now, and when that was."""
@@ -76,19 +73,15 @@ class PacedEngine(Follower):
         self._read: dict[int, int] = {}
 
     async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:
-        began = time.process_time()
         said = self.next(ids, sampling)
         unread = len(ids) - self._read.get(sampling.seed, 0)
         self._read[sampling.seed] = len(ids) + len(said.ids)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.busy += time.process_time() - began
         async with self._slots:
-            began = time.process_time()
             self._advance()
             steps = len(said.ids) + unread // self.pace.read
             heapq.heappush(self._ends, (self._steps + steps, next(self._count), future))
             self._wind()
-            self.busy += time.process_time() - began
             await future
         return said
 
@@ -111,14 +104,12 @@ class PacedEngine(Follower):
             self._timer = asyncio.get_running_loop().call_later(wait, self._ring)
 
     def _ring(self) -> None:
-        began = time.process_time()
         self._advance()
         while self._ends and self._ends[0][0] <= self._steps + 1e-6:
             future = heapq.heappop(self._ends)[2]
             if not future.done():
                 future.set_result(None)
         self._wind()
-        self.busy += time.process_time() - began
 
 
 class RealEngine(Follower):
