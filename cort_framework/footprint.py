@@ -124,6 +124,8 @@ class Footprint:
     """That it has the engine make."""
     kept: int | None = 0
     """Of those, and of what else it makes, that later stages may find."""
+    longest: int | None = None
+    """Tokens at most of one of them, where the engine does not make them."""
     trains_on: int | None = 0
     """Stage kinds: trajectories that it gives its trainer."""
     trained_tokens: int | None = 0

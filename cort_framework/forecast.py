@@ -25,8 +25,9 @@ TEMPLATE_TOKENS = 64
 """Room for what a chat template writes around the prompt."""
 TRAJECTORY_BYTES = 30
 """On disk, of a token: id, log-prob and text as JSON. Measured on runs of the miniature: 20 to 29."""
-ROOM = 0.9
-"""Share of a device that tensors may fill: the rest is for what is none, such as code, buffers of libraries and gaps."""
+ROOM = 0.92
+"""Share of a device that tensors may fill, which is also what vLLM takes: the rest is for what is none, such as code, buffers
+of libraries and gaps."""
 
 Fit = Literal["yes", "tight", "no"]
 
@@ -208,7 +209,7 @@ class _Forecaster:
         work = self._work()
         own = self._ask(stage.stage, work) or Footprint(None, None, None, None)
         sources = [self.made[name].longest for name in stage.uses.get("data", ()) if name in self.made]
-        longest = max([n for n in (work.longest, *sources) if n is not None], default=None)
+        longest = max([n for n in (work.longest, own.longest, *sources) if n is not None], default=None)
 
         training = None
         if stage.trainer is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from cort_framework.footprint import BYTES, Architecture, Footprint, Need, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
 from cort_framework.types import Author, Task, Trajectory, Turn
 from cort_tiny.corpus import Mixture, texts
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from cort_framework.pipeline import Run
 
 OUTPUT = re.compile(r"(```output\n.*?\n```\n)", re.DOTALL)
+CONTEXT = 2048
+"""Tokens that the model reads at most."""
+TEXT_BYTES = 2300
+"""On disk, of a text with its tokens: measured."""
 TOKENIZER_TEXTS = 10_000  # enough for every word; more texts of the same templates change no merge
 
 
@@ -77,6 +82,25 @@ class TinyCorpus(Stage):
 
     config: Any
 
+    def footprint(self, work: Work) -> Footprint:
+        """How long its texts come out is known when they are drawn; they fit what the model reads."""
+        config = self.config
+        model = work.model or Architecture(
+            layers=config.layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=config.heads,
+            kv_heads=config.key_value_heads,
+            head_dim=config.hidden_size // config.heads,
+            vocabulary=config.vocabulary,
+            context=CONTEXT,
+            tied=True,
+            qkv_bias=True,
+        )
+        weights = Need("checkpoint", model.parameters * BYTES[model.dtype])
+        texts = Need("texts", config.texts * TEXT_BYTES)
+        return Footprint(kept=config.texts, longest=model.context, model=model, disk=(weights, texts))
+
     def run(self, run: Run) -> StageResult:
         """Draws the texts and encodes them for the model that a stage before has made; where there is none, trains a
         tokenizer and begins a model with random weights."""
@@ -130,7 +154,7 @@ class TinyCorpus(Stage):
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
                 num_key_value_heads=config.key_value_heads,
-                max_position_embeddings=2048,
+                max_position_embeddings=CONTEXT,
                 tie_word_embeddings=True,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,

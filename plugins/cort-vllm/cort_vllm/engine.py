@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 import cort_framework as cort
 from cort_framework.errors import EngineError
+from cort_framework.footprint import Footprint, Work
 
 if TYPE_CHECKING:
     from cort_transformers.tokenizer import HuggingFaceTokenizer, StopWatch
@@ -101,6 +102,11 @@ class VllmEngine(cort.Engine):
         self._idle.set()
         self.load_gap = 0.0
         """Of the last load: the largest gap between sampled log-probs and the checkpoint's own, in nats."""
+
+    def footprint(self, work: Work) -> Footprint:
+        from cort_vllm.memory import footprint
+
+        return footprint(self.config, work)
 
     async def open(self, context: cort.OpenContext) -> None:
         """Raises ``RequestError`` where the recipe asks for runs that repeat bit for bit."""
