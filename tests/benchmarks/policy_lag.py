@@ -1,6 +1,7 @@
 """What a policy lag saves: reinforcement learning of the miniature, with and without, with tools that take their time.
 
-    python tests/benchmarks/policy_lag.py CHECKPOINT [--lags 0 1] [--tools 0 0.1 1 0.1:2] [--steps 4] [--evaluate]
+    python tests/benchmarks/policy_lag.py CHECKPOINT [--lags 0 1] [--tools 0 0.1 1 0.1:2] [--steps 4] [--prompts 16]
+        [--evaluate]
 
 ``CHECKPOINT`` is where it starts: the folder ``rft/checkpoint`` of a run of ``recipes/cort_math.toml``, whose ``rl`` stage is
 run here with other ``steps``. A tool time of ``0.1:2`` is 0.1 s for a call, and 2 s for one in ten. Every run has a process of
@@ -20,7 +21,7 @@ from statistics import fmean, median
 from typing import Any
 
 
-def run(checkpoint: str, lag: int, tool: str, steps: int, evaluate: bool, folder: Path) -> None:
+def run(checkpoint: str, lag: int, tool: str, steps: int, prompts: int, evaluate: bool, folder: Path) -> None:
     """One run of the stage, in ``folder``."""
     import cort_framework as cort
     from cort_python.tool import PythonSession
@@ -34,7 +35,8 @@ def run(checkpoint: str, lag: int, tool: str, steps: int, evaluate: bool, folder
         return await original(self, call)
 
     PythonSession.call = slow  # type: ignore[method-assign]
-    overrides = [f"stage.rl.options.{key}" for key in (f"steps={steps}", f"policy_lag={lag}")]
+    options = {"steps": steps, "prompts_per_step": prompts, "policy_lag": lag}
+    overrides = [f"stage.rl.options.{key}={value}" for key, value in options.items()]
     recipe = cort.load_recipe("cort_math", overrides=[f"model={checkpoint}", *overrides])
     wanted = ("rl", "evaluate-rl") if evaluate else ("rl",)
     stages = [stage for stage in recipe.stage if stage.name in wanted]
@@ -63,6 +65,7 @@ def main() -> None:
     options.add_argument("--lags", type=int, nargs="+", default=[0, 1])
     options.add_argument("--tools", nargs="+", default=["0", "0.1", "1", "0.1:2"])
     options.add_argument("--steps", type=int, default=4)
+    options.add_argument("--prompts", type=int, default=16, help="groups a step")
     options.add_argument(
         "--evaluate", action="store_true", help="in range and out of range, at the end of each run"
     )
@@ -74,7 +77,7 @@ def main() -> None:
     for tool in given.tools:
         for lag in given.lags:
             folder = given.runs / f"tool-{tool.replace(':', '-')}-lag-{lag}-{time.time_ns()}"
-            arguments: Any = (given.checkpoint, lag, tool, given.steps, given.evaluate, folder)
+            arguments: Any = (given.checkpoint, lag, tool, given.steps, given.prompts, given.evaluate, folder)
             process = multiprocessing.get_context("spawn").Process(target=run, args=arguments)
             process.start()
             process.join(24 * 3600)

@@ -49,9 +49,7 @@ class Rollouts:
         step = trainer.state.global_step // config.updates_per_step
         if not self._resumed:
             self._resume(trainer, step)
-        for ahead in range(
-            step, step + max(lag, 1)
-        ):  # with a lag, only the first call finds any of them not begun
+        for ahead in range(step, step + max(lag, 1)):  # with a lag: begun long ago, but for the first call
             self._begin(ahead, step, trainer)
         started = time.perf_counter()
         batch = self._ahead.pop(step).result()
@@ -125,6 +123,8 @@ class Rollouts:
                 for i, group in zip(flat, filter(varies, fresh), strict=False):
                     groups[i] = group
             figures["groups_dropped"] = fmean(not varies(group) for group in groups)
+        if config.placement == "colocate" and self.context.sleep is not None:
+            self.context.sleep()
         names = [task.id for task in tasks]
         return Batch(step, weights.version, names, groups, figures, time.perf_counter() - started)
 

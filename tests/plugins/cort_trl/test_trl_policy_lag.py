@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import trl_worlds
 from test_trl_grpo import Scripted, config, rl_context
 from test_trl_sft import same
 from trl_runs import EngineRollout, Recorder, batches_of
@@ -246,6 +247,18 @@ def test_an_engine_that_does_not_take_the_weights_ends_the_training(
 ) -> None:
     with pytest.raises(cort.CortError, match="sampled from weights 2 versions old; policy_lag is 1"):
         train(tmp_path, tiny_checkpoint, Stamped([1, 1, 1, 1]), steps=3, policy_lag=1)
+
+
+@pytest.mark.slow
+def test_one_process_and_two_give_the_same_weights_with_a_lag(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+    one = trl_worlds.train(trl_worlds.grpo(tmp_path / "one", tiny_checkpoint, policy_lag=1))
+    two = trl_worlds.train(trl_worlds.grpo(tmp_path / "two", tiny_checkpoint, processes=2, policy_lag=1))
+    assert trl_worlds.weights_gap(one.path, two.path) < 1e-5
+    assert trl_worlds.weights_gap(one.path, tiny_checkpoint) > 1e-3
 
 
 def recipe(checkpoint: Path, **options: Any) -> cort.Recipe:
