@@ -126,7 +126,8 @@ class RealEngine(Follower):
     async def load_weights(self, weights: Weights) -> None:
         """Takes them, and forgets what was computed before: nothing of one run helps the next."""
         await self.engine.load_weights(weights)
-        self.tokenizer = copy.copy(self.engine.tokenizer)
+        if not hasattr(self, "tokenizer"):
+            self.tokenizer = copy.copy(self.engine.tokenizer)
         # a row ends where the script says, not where the model would end it
         self.engine.tokenizer.eos_ids = frozenset()  # type: ignore[misc]
 
