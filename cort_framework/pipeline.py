@@ -81,7 +81,7 @@ class Run:
         """The final trajectories of earlier stages that all filters kept; they stay on disk."""
         paths = []
         for name in stages:
-            path = self.records[name].result.trajectories
+            path = self.records[name].data
             if path is None:
                 raise RequestError(
                     f"stage '{name}' makes no trajectories",
@@ -220,7 +220,8 @@ def run(
     with locked(folder), announced(folder, machine.machines):
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
-            sets.digest(name)  # a bad task file is found before anything is started
+            if name in plan.tasks:
+                sets.digest(name)  # a bad task file is found before anything is started
         for resolved in plan.tools.values():
             tool = resolved.build()
             with blame("checking", tool):
@@ -244,7 +245,7 @@ def _run_stages(
         model = str(source.result.checkpoint) if source is not None else stage.model or ""
         inputs = {"model": source.key if source is not None else digest_of(model)}
         inputs |= {f"tasks.{name}": sets.digest(name) for name in stage.uses.get("tasks", ())}
-        inputs |= {name: records[name].key for name in stage.uses.get("data", ())}
+        inputs |= {name: records[name].data_key for name in stage.uses.get("data", ())}
         key = digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
         forced = forced or stage.name == from_stage
         stage_folder = folder / stage.name
@@ -264,6 +265,8 @@ def _run_stages(
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
             finish(record, stage_folder)
         records[stage.name] = record
+        if record.result.tasks is not None:
+            sets.add(stage.name, record.result.tasks)
         if record.result.checkpoint is not None:
             checkpoint = record
         results += record.result.report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -19,6 +20,9 @@ from cort_framework.interfaces import StageResult
 from cort_framework.recipe import Plan, PlannedStage
 from cort_framework.store import write_json, write_text
 
+REVIEWED = "reviewed.jsonl"
+"""In a stage's folder: the trajectories that a person has accepted or rejected; it stands for those of the stage."""
+
 PATHS = ("checkpoint", "trajectories", "tasks")
 """What a stage may leave in its folder, as fields of its result."""
 
@@ -33,6 +37,21 @@ class StageRecord:
     result: StageResult
     seconds: float = 0.0
     cached: bool = False
+
+    @property
+    def data(self) -> Path | None:
+        """What later stages read as its data: its trajectories, or what a person has decided of them where one did."""
+        path = self.result.trajectories
+        reviewed = None if path is None else path.with_name(REVIEWED)
+        return reviewed if reviewed is not None and reviewed.exists() and reviewed.stat().st_size else path
+
+    @property
+    def data_key(self) -> str:
+        """What a stage's key says of this one's data."""
+        if self.data is None or self.data.name != REVIEWED:
+            return self.key
+        with open(self.data, "rb") as file:
+            return f"{self.key}, reviewed {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 # --- the stage's folder -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from cort_framework import (
     Trajectory,
 )
 from cort_framework.rendering import render
-from cort_framework.rollout import RolloutSetup, rollout
+from cort_framework.rollout import RolloutSetup, go_on, rollout
 from cort_framework.testing import says
 
 
@@ -232,3 +232,35 @@ def test_real_kernels_keep_their_state_and_are_replayed_after_a_rewind(tmp_path:
         assert failed is not None and failed.outcome == Outcome.PROGRAM_ERROR
         assert failed.error == "ZeroDivisionError: division by zero"
         assert child.finished and child.calls[-1].text == "```output\n3\n```\n", show(child)
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------
+def wrong_unless_told(prompt: str, response: str) -> str:
+    """A model that gets 41 by hand, and 42 once a person has cut that away."""
+    first = f"Let me compute.\n{python('x = 40')}"
+    if "Again.\n" in response:
+        return says(first, "Again.\n" + python("print(x + 2)"), "</think>42")(prompt, response)
+    return says(first, f"By hand it is 41.\n{python('print(x + 1)')}", "</think>41")(prompt, response)
+
+
+def test_a_person_may_cut_a_finished_trajectory_and_the_model_goes_on_from_there() -> None:
+    async def review() -> tuple[list[Trajectory], list[Trajectory], list[Trajectory]]:
+        setup = RolloutSetup(
+            model(wrong_unless_told), {"python": PythonHere()}, RolloutSettings(), "{problem}"
+        )
+        before = await rollout(RolloutRequest(TASK), setup)
+        hint = Hint("Again.\n", before[-1].response.index("By hand"), reason="review")
+        after = await go_on(before, hint, setup)
+        return before, after, await go_on(after, Hint("Again.\n", 0, reason="review"), setup)
+
+    before, after, again = asyncio.run(review())
+    assert [t.id for t in after] == ["sum/0", "sum/0~1"]
+    assert before[-1].stop_reason == "eos" and before[-1].response.endswith("</think>41<|end|>")  # as it was
+    assert after[0].stop_reason == "rewound" and after[0].response == before[-1].response
+    child = after[1]
+    assert (child.error, child.parent) == (None, "sum/0") and "</think>42" in child.response
+    assert [t.result.text.strip() for t in child.calls if t.result] == [
+        "",
+        "42",
+    ]  # the kept cell was replayed: x is there
+    assert [t.id for t in again] == ["sum/0", "sum/0~1", "sum/0~2"]
