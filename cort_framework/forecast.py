@@ -173,7 +173,9 @@ class _Prompts:
         try:
             return len(self.sets[name])
         except CortError as error:
-            self.failed[name] = f"the task set {name} cannot be read here: {error.message}"
+            self.failed[name] = (
+                f"the task set {name} cannot be read, so lengths are without its prompts: {error.message}"
+            )
             return None
 
     def longest(self, name: str, prompt: str) -> int | None:

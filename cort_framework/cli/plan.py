@@ -114,9 +114,12 @@ def _forecast(found: Forecast) -> Iterator[RenderableType]:
             alike.setdefault(_parts(stage), []).append(stage.name)
     for parts, names in alike.items():
         yield Text(f"{', '.join(names)}: {parts}")
+    large: dict[tuple[str, str], list[str]] = {}
     for stage in found.stages:
         if stage.change:
-            yield Text(_too_large(stage, device), "red" if stage.fits == "no" else "yellow")
+            large.setdefault(_too_large(stage, device), []).append(stage.name)
+    for (what, style), names in large.items():
+        yield Text(f"{', '.join(names)}: {what}", style)
     for reason in dict.fromkeys(reason for stage in found.stages for reason in stage.unknown):
         stages = [s.name for s in found.stages if reason in s.unknown]
         yield Text(f"not known: {reason} ({', '.join(stages)})", "dim")
@@ -135,9 +138,11 @@ def _parts(stage: StageForecast) -> str:
     return f"{stage.processes} processes, each {shown}" if alike else shown
 
 
-def _too_large(stage: StageForecast, device: Device) -> str:
+def _too_large(stage: StageForecast, device: Device) -> tuple[str, str]:
+    """What to change, and the style to say it in."""
     if device.gpu and stage.processes > device.count:
-        return f"{stage.name}: {stage.processes} processes, but {device.count} GPUs: lower launch.processes"
-    word = "does not fit" if stage.fits == "no" else "fits only just"
+        return f"{stage.processes} processes, but {device.count} GPUs; change launch.processes", "red"
     changes = ", ".join(f"{p.setting} ({_gib(p.need.bytes)} GiB of {p.need.what})" for p in stage.change)
-    return f"{stage.name} {word}: change {changes}"
+    if stage.fits == "no":
+        return f"does not fit; change {changes}", "red"
+    return f"fits only just; to be safe, change {changes}", "yellow"

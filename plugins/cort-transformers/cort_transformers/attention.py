@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from cort_transformers.memory import room
+
 NAME = "cort_slots"
 GRAIN, BLOCK = 64, 256
 
@@ -67,14 +69,13 @@ class Slots:
         self.count = count
         self.layers = layers
         self.store: Tensor | None = None
-        self.length = 4 * GRAIN
+        self.length = room(1)
 
     def reserve(self, length: int) -> None:
         """Make room for sequences of ``length`` tokens."""
         if length <= self.length:
             return
-        while self.length < length:
-            self.length *= 2
+        self.length = room(length)
         if self.store is not None:
             grown = self.store.new_zeros(*self.store.shape[:4], self.length, self.store.shape[5])
             grown[..., : self.store.shape[4], :] = self.store

@@ -9,13 +9,22 @@ from cort_framework.footprint import BYTES, Footprint, Need, Work
 if TYPE_CHECKING:
     from cort_transformers.engine import TransformersEngine
 
-FIRST_LENGTH = 256
-"""Positions that the store of keys and values begins with (``attention.Slots``); it doubles from there."""
+SHORT, STEP = 256, 2048
+"""Positions that the store of keys and values begins with, and the most that it grows by (``attention.Slots``)."""
 READ_AT_ONCE = 256
 """Prompt tokens in a forward pass at most (``decoder``)."""
 SAMPLING_BYTES = 57
 """``sampling.sample``, of a row and a token of the vocabulary: log-probs in single, and all that top-p sorts, sums and
 cuts in double precision."""
+
+
+def room(length: int) -> int:
+    """Positions that the store has for sequences of this length: doubled while it is short, then step by step, so that a
+    prompt that goes a little beyond 16,384 does not take twice as much."""
+    found = SHORT
+    while found < length:
+        found += min(found, STEP)
+    return found
 
 
 def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
@@ -25,9 +34,7 @@ def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
         return Footprint()
     number = BYTES[model.dtype if config.dtype == "auto" or work.lent else config.dtype]
     token = model.key_value_bytes(number)
-    length = FIRST_LENGTH
-    while length < longest:
-        length *= 2
+    length = room(longest)
     slots = config.max_batch + 1  # one for padding
     kept = config.keep_mb << 20
     if work.sequences is not None:
@@ -38,7 +45,7 @@ def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
     needs = [
         Need("keys and values", slots * length * token, "awake", "max_batch"),
         Need("keys and values of those that wait for a tool", kept, "awake", "keep_mb"),
-        Need("keys and values while they grow", slots * FIRST_LENGTH * token if length > FIRST_LENGTH else 0),
+        Need("keys and values while they grow", slots * SHORT * token if length > SHORT else 0),
         Need(
             "logits and sampling", rows * model.vocabulary * (2 * number + SAMPLING_BYTES), change="max_batch"
         ),
