@@ -116,6 +116,11 @@ def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[st
         raise cort.RequestError("Liger's kernels are not installed", 'pip install "cort-trl[liger]"')
     if settings.bf16 and on_gpu and not torch.cuda.is_bf16_supported():
         raise cort.RequestError("this GPU does not compute in bfloat16", "leave out bf16 = true")
+    if settings.lora is not None and context.launch is not None and context.launch.sharding is not None:
+        raise cort.RequestError(
+            f"adapters cannot be merged into weights that {context.launch.sharding} has in shards",
+            f"leave out lora, or launch.{context.launch.sharding}: with lora, neither gradients nor optimizer take much",
+        )
     return {
         "output_dir": str(context.folder / "training"),
         "learning_rate": settings.learning_rate,

@@ -11,8 +11,11 @@ from test_trl_grpo import TASKS, Scripted, config, engine_rollout, rl_context  #
 from test_trl_sft import same, weights
 from trl_runs import EngineRollout, Recorder, batches_of, context, random_trajectories
 
+import cort_framework as cort
+from cort_framework.settings import LaunchSettings
 from cort_trl.grpo import GroupRelativeTrainer
 from cort_trl.sft import SupervisedTrainer
+from cort_trl.training import arguments
 
 LORA = {"rank": 2, "alpha": 4}
 
@@ -154,3 +157,9 @@ def test_under_autocast_the_engine_samples_in_the_format_that_is_trained_in(
 ) -> None:
     reporter, _ = reinforced(tmp_path / "rl", tiny_checkpoint, engine_rollout, bf16=True, steps=1)
     assert 0 <= max(reporter.column("logprob_gap")) < 0.25
+
+
+def test_adapters_on_a_model_in_shards_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    made = context(tmp_path, tiny_checkpoint, launch=LaunchSettings(processes=2, fsdp={}))
+    with pytest.raises(cort.RequestError, match="fsdp has in shards"):
+        arguments(SupervisedTrainer.Config(lora=LORA), made)
