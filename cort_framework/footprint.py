@@ -32,7 +32,7 @@ class Need:
     bytes: int
     held: Span = "working"
     change: str = ""
-    """The setting of the plugin's own that makes it smaller: ``max_batch``."""
+    """The setting of the plugin's own that makes it smaller: ``max_batch``. Of the stage: ``rollout.…``, ``launch.…``."""
 
 
 @dataclass(frozen=True)

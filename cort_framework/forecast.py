@@ -92,8 +92,11 @@ class StageForecast:
         """The largest parts that a setting makes smaller, where it does not fit comfortably."""
         if self.fits in (None, "yes") or self.memory is None:
             return []
-        parts = sorted((p for p in self.memory if p.setting), key=lambda p: -p.need.bytes)
-        return parts[:3]
+        largest: dict[str, Part] = {}
+        for part in sorted(self.memory, key=lambda p: -p.need.bytes):
+            if part.setting:
+                largest.setdefault(part.setting, part)
+        return list(largest.values())[:3]
 
     def to_json(self) -> dict[str, Any]:
         def parts(found: Sequence[Part] | None) -> Any:
@@ -236,7 +239,7 @@ class _Forecaster:
                 ),
                 memory=True,
             )
-        memory = self._memory(training, rolling, in_training)
+        memory = self._memory(training, rolling, trajectories != 0, in_training)
         disk = self._disk(own, training, trajectories, work.longest)
         model = (training and training.model) or own.model or self._model()
         self.made[stage.name] = _Made(model, own.kept, longest)
@@ -303,7 +306,7 @@ class _Forecaster:
 
     # --- what comes of it -------------------------------------------------------------------------------------
     def _memory(
-        self, training: Footprint | None, rolling: Footprint | None, in_training: bool
+        self, training: Footprint | None, rolling: Footprint | None, rolls_out: bool, in_training: bool
     ) -> list[Part] | None:
         """The larger of the two phases; with rollouts inside the training, both at once but for what each takes only
         while it is at work. Beside it, what the engines of earlier stages hold while they sleep."""
@@ -314,15 +317,15 @@ class _Forecaster:
         sleeps = issubclass(self.stage.engine.cls, Engine) and self.stage.engine.cls.sleep is not Engine.sleep
         at_rest = [p for p in rolls if p.need.held == "always" or (not sleeps and p.need.held == "awake")]
         before = self.asleep.get(engine, [])
-        if rolling is not None and rolls:
+        if rolls:
             self.asleep[engine] = at_rest
-        if (stage.trainer is not None and not trains) or (rolling is not None and not rolls):
+        if (stage.trainer is not None and not trains) or (rolls_out and not rolls):
             return None
         if in_training:
             held = [p for p in (*trains, *rolls) if p.need.held != "working"]
             phases = [[*held, *(p for p in parts if p.need.held == "working")] for parts in (trains, rolls)]
         else:
-            phases = [rolls, [*trains, *(at_rest if rolling is not None else before)]]
+            phases = [rolls, [*trains, *(at_rest if rolls else before)]]
         worst = max(phases, key=lambda parts: sum(p.need.bytes for p in parts))
         return [*worst, *others]
 
@@ -331,7 +334,7 @@ class _Forecaster:
         return [Part(owner, need, self._setting(path, need)) for need in needs]
 
     def _setting(self, path: str, need: Need) -> str:
-        if need.change.startswith("rollout."):
+        if need.change.startswith(("rollout.", "launch.")):
             return f"stage.{self.stage.name}.{need.change}"
         return f"{path}.{need.change}" if need.change else ""
 

@@ -54,5 +54,6 @@ def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
     if not work.lent:
         # asleep, they leave a GPU, but not the machine's memory
         held = "awake" if work.device.gpu else "always"
-        needs.insert(0, Need("weights", model.parameters * number, held, "dtype"))
+        smaller = "dtype" if number > 2 else ""
+        needs.insert(0, Need("weights", model.parameters * number, held, smaller))
     return Footprint(memory=tuple(need for need in needs if need.bytes))

@@ -76,17 +76,19 @@ def _footprint(config: TrainingSettings, work: Work, trained: int | None, micro:
     if work.longest is None:
         return Footprint(trained_tokens=tokens, disk=(last, resume))
     shards = work.processes if work.sharded else 1
+    shard = "" if work.sharded else "launch.fsdp"
+    fewer = "lora" if config.lora is None else shard
     needs = [
-        Need("weights", weights // shards, "awake", "dtype"),
-        Need("gradients", gradients // shards, "awake", "lora"),
-        Need("optimizer", 2 * gradients // shards, "awake", "lora"),
+        Need("weights", weights // shards, "awake", "dtype" if number > 2 else shard),
+        Need("gradients", gradients // shards, "awake", fewer),
+        Need("optimizer", 2 * gradients // shards, "awake", fewer),
         *_of_one_pass(config, model, micro, work.longest, work.device.gpu),
     ]
     if work.sharded:
         largest = max(model.embedding, model.layer)
         needs.append(Need("weights and gradients gathered from the shards", 2 * largest * number))
     elif work.processes > 1:
-        needs.append(Need("gradients on their way between processes", gradients, "awake", "lora"))
+        needs.append(Need("gradients on their way between processes", gradients, "awake", fewer))
     if config.bf16 and config.dtype == "float32":
         needs.append(Need("weights in bfloat16", model.parameters * 2, change="bf16"))
     return Footprint(
