@@ -226,7 +226,19 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(folder, capsys):
     assert re.search(r"easy +sums .* 6\b", out)
     assert re.search(r"collect +synthesize .*tasks easy; hints start; filters right", out)
     assert re.search(r"tuned +evaluate +stage tune", out)
+    assert re.search(r"base +2,700 +– +0 ", out) and "not known: engine 'scripted' does not say" in out
     assert not Path("runs").exists()
+
+
+def test_a_dry_run_as_json_is_for_programs_and_can_be_for_another_device(folder, capsys):
+    assert main(["run", "sums.toml", "--dry-run", "--json", "--gpu-gib", "80"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["device"]["bytes"] == 80 << 30 and plan["tasks"] == {"easy": 6, "hard": 3}
+    base = plan["stages"][0]
+    assert (base["stage"], base["trajectories_at_most"], base["tokens_made_at_most"]) == ("base", 9, 2700)
+    assert base["memory"] is None and base["fits"] is None and base["unknown"]
+    assert main(["run", "sums.toml", "--json"]) == 2
+    assert "go with --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
