@@ -27,9 +27,7 @@ class ReinforcementLearning(Stage):
 
     def run(self, run: Run) -> StageResult:
         config: ReinforcementLearning.Config = run.config
-        job = run.job(
-            (), tools=config.tools, hints=config.hints, rewards=config.rewards, allow_rewind=False
-        )
+        job = run.job((), tools=config.tools, hints=config.hints, rewards=config.rewards, allow_rewind=False)
         trained = run.train(tasks=run.tasks(config.tasks), job=job)
         return StageResult(
             checkpoint=trained.path,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 import cort_framework as cort
 from cort_framework.footprint import Footprint, Work
@@ -58,14 +58,35 @@ class GroupRelativeTrainer(cort.Trainer):
         ``resample``: draw other prompts in their place, ``resample_rounds`` times at most, then drop."""
         resample_rounds: int = Field(2, ge=1)
         """How often to draw again."""
-        placement: Literal["shared", "disk"] = "shared"
-        """How the engine gets the weights: the live module itself, or a folder that is written every step."""
+        placement: Literal["shared", "disk", "colocate", "separate"] = "shared"
+        """Where the engine's weights are. ``shared``: they are the live module itself. ``disk``: the engine reads a folder
+        that is written every step. ``colocate``: so it does, and on the same GPU; it gives its memory back while the
+        trainer works. ``separate``, weights sent to an engine on GPUs of its own, is refused: give the ``vllm`` engine
+        the url of a server there, with ``disk``."""
         policy_lag: int = Field(0, ge=0)
         """Steps that the weights which sample may be behind those that train. 0: a step rolls out, then trains. n: step k
         samples from the weights as they stood before step k - n, while the steps between train. With the placement
         ``shared`` that takes n copies of the weights."""
         importance_cap: float = Field(2.0, ge=1)
         """With a lag: a token counts as much more as it has become likelier since it was sampled, up to this."""
+
+        @field_validator("placement")
+        @classmethod
+        def weights_can_be_placed(cls, placement: str) -> str:
+            if placement == "separate":
+                raise ValueError(
+                    "weights are not sent from GPU to GPU here: run `vllm serve` on the engine's GPUs, give the engine "
+                    "'vllm' its url, and use placement 'disk' (launch.devices says which GPUs train)"
+                )
+            return placement
+
+        @model_validator(mode="after")
+        def engine_can_sleep(self) -> Self:
+            if self.placement == "colocate" and self.policy_lag:
+                raise ValueError(
+                    "with a policy_lag the engine never sleeps: placement 'colocate' is not for it"
+                )
+            return self
 
     config: Config
 
@@ -95,7 +116,18 @@ class GroupRelativeTrainer(cort.Trainer):
                 f"{len(context.tasks)} tasks are too few for prompts_per_step {config.prompts_per_step}",
                 "give the stage more tasks, or lower prompts_per_step",
             )
+        if (
+            config.placement == "shared"
+            and context.launch is not None
+            and context.launch.sharding is not None
+        ):
+            raise cort.RequestError(
+                f"with {context.launch.sharding} no process has all of the model, and an engine cannot sample from a part",
+                'set placement = "colocate" or "disk" in the options of the stage',
+            )
         meet(context)
+        if config.placement == "colocate" and context.sleep is not None:
+            context.sleep()  # it may be awake from the stage before
         model, tokenizer = load(context.model, config.dtype)
         packing = prepare(model) if config.packing else ""
         rows = task_order(len(context.tasks), config.prompts_per_step, config.steps, context.seed)

@@ -6,6 +6,7 @@ checks the world that it finds itself in (``world.meet``).
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -29,14 +30,10 @@ def main() -> None:
     end_with_parent()
     job = read_job(path)
     os.environ.update(environment(job.training.launch, os.cpu_count() or 1))
-    log_level = os.environ.get("LOGLEVEL")
-    os.environ["LOGLEVEL"] = "CRITICAL"  # what it would say of a dead rank, the framework says shorter
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.pop("LOGLEVEL")
-    if log_level is not None:
-        os.environ["LOGLEVEL"] = log_level
+    logging.disable(logging.ERROR)  # what it would say of a dead rank, the framework says shorter
     try:
         run.run(run.parse_args(arguments(job, path, machine)))
     except ChildFailedError as error:

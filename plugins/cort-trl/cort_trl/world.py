@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,9 @@ def meet(context: cort.TrainContext) -> None:
             f"launch.{launch.sharding} shards a model over GPUs, and there is none here",
             f"leave it out: without it each of the {launch.world} processes has the whole model",
         )
+    if launch is not None and not on_gpu:
+        # Accelerate would number the processor, "cpu:1", which torch cannot load a checkpoint onto
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     patience = {} if launch is None else {"timeout": timedelta(seconds=launch.timeout_s)}
     prove(PartialState(cpu=not on_gpu, **patience), context)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,48 @@ class Recorded(cort.Executor):
     def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[cort.Trajectory]]:
         for request in job.requests:
             yield [recorded(request, job.weights.version)]
+
+
+class Touching(Recorded):
+    """Uses the engine, as an executor does, for as much as having it ready."""
+
+    name = "touching"
+
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[cort.Trajectory]]:
+        runtime.engine(job.engine, job.weights)
+        yield from super().map(job, runtime)
+
+
+class Killed(Recorded):
+    """Rank 1 is killed in the middle of the third step's rollouts, once."""
+
+    name = "killed"
+
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[cort.Trajectory]]:
+        once = Path(os.environ["CORT_KILLED_ONCE"])
+        for n, line in enumerate(super().map(job, runtime)):
+            if os.environ.get("RANK") == "1" and job.weights.version == 3 and n == 3 and not once.exists():
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield line
+
+
+class Alone(SupervisedTrainer):
+    """Has lost what the launcher told it of the others, as under a launcher that says nothing."""
+
+    name = "alone"
+
+    def train(self, context: cort.TrainContext) -> cort.Checkpoint:
+        for variable in (
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_RANK",
+            "LOCAL_WORLD_SIZE",
+            "MASTER_ADDR",
+            "MASTER_PORT",
+        ):
+            os.environ.pop(variable, None)
+        return super().train(context)
 
 
 def recorded(request: cort.RolloutRequest, version: int = 0) -> cort.Trajectory:
@@ -106,3 +150,12 @@ def train(training: Training) -> Trained:
         if training.launch.several:
             return launch(training, runtime, reporter)
         return training.run(runtime, reporter)
+
+
+def weights_gap(a: Path, b: Path) -> float:
+    """The largest difference between two checkpoints' weights."""
+    from safetensors.torch import load_file
+
+    first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
