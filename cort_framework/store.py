@@ -157,9 +157,9 @@ class TrajectoryLog:
     def __contains__(self, key: Key) -> bool:
         return self._known.find(key) is not None
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> Iterator[Key]:
         """Of all lines of descent, by sample and then by task."""
-        return sorted(self._known.keys(), key=lambda key: (key[1], key[0]))
+        return self._known.keys()
 
     def usable(self, key: Key) -> bool:
         """Whether it is there, and no failure of the machinery is in it."""
@@ -282,13 +282,13 @@ class Place(NamedTuple):
 
 
 class _Index:
-    """The places by key, in a database that SQLite holds in a temporary file of its own: memory is its cache of 64 MB."""
+    """The places by key, in a database that SQLite holds in a temporary file of its own: memory is its cache of 8 MB."""
 
     def __init__(self) -> None:
         self._rows = sqlite3.connect("", isolation_level=None)
         self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("PRAGMA cache_size = -64000")  # in kB: a million, in any order of arrival
-        self._rows.execute("CREATE TABLE lines (key BLOB PRIMARY KEY, start, last, end, error) WITHOUT ROWID")
+        self._rows.execute("PRAGMA cache_size = -8000")  # in kB
+        self._rows.execute(_TABLE)
 
     def scan(self, path: Path) -> None:
         """Put in what the file holds. A line of descent whose final trajectory is missing does not count."""
@@ -303,10 +303,10 @@ class _Index:
 
     def put(self, key: Key, place: Place) -> None:
         error = place.error if place.error is None else json.dumps(place.error)
-        self._rows.execute(_PUT, (_blob(key), *place[:3], error))
+        self._rows.execute(_PUT, (*_columns(key), *place[:3], error))
 
     def find(self, key: Key) -> Place | None:
-        row = self._rows.execute(_FIND, (_blob(key),)).fetchone()
+        row = self._rows.execute(_FIND, _columns(key)).fetchone()
         return None if row is None else Place(*row)
 
     def __getitem__(self, key: Key) -> Place:
@@ -316,9 +316,8 @@ class _Index:
         return place
 
     def keys(self) -> Iterator[Key]:
-        for (key,) in self._rows.execute("SELECT key FROM lines"):
-            sample, _, task = key.decode(errors="surrogatepass").partition(" ")
-            yield task, int(sample)
+        for sample, task in self._rows.execute("SELECT sample, task FROM lines ORDER BY sample, task"):
+            yield task.decode(errors="surrogatepass"), sample
 
     def count(self) -> int:
         return int(self._rows.execute("SELECT count(*) FROM lines").fetchone()[0])
@@ -331,13 +330,16 @@ class _Index:
         self._rows.close()
 
 
-def _blob(key: Key) -> bytes:
-    return f"{key[1]} {key[0]}".encode(errors="surrogatepass")
+def _columns(key: Key) -> tuple[int, bytes]:
+    return key[1], key[0].encode(errors="surrogatepass")
 
 
+_TABLE = (
+    "CREATE TABLE lines (sample, task, start, last, end, error, PRIMARY KEY (sample, task)) WITHOUT ROWID"
+)
 _PUT = """
-INSERT INTO lines VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET start = excluded.start, last = excluded.last, end = excluded.end, error = excluded.error
+INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET start = excluded.start, last = excluded.last, end = excluded.end, error = excluded.error
 """
-_FIND = "SELECT start, last, end, error FROM lines WHERE key = ?"
+_FIND = "SELECT start, last, end, error FROM lines WHERE sample = ? AND task = ?"
 _ERRORS = "SELECT error, count(*) FROM lines WHERE error IS NOT NULL GROUP BY error ORDER BY min(start)"

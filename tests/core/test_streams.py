@@ -168,6 +168,7 @@ def test_a_log_gives_finds_and_orders_as_a_dictionary_in_memory_would(
             log.revise(final)
             memory[key] = [*cut, final]
         order = data.draw(st.permutations(list(memory)))
+        assert list(log.keys()) == sorted(memory, key=lambda key: (key[1], key[0]))
         assert len(log) == len(memory) and all(log.line(key) == line for key, line in memory.items())
         assert list(log.finals(order)) == [memory[key][-1] for key in order]
         assert list(log.finals(order, logprobs=False)) == [bare(memory[key][-1]) for key in order]
