@@ -223,7 +223,7 @@ PARTS: dict[str, Callable[[Size, Path, Path], Figure]] = {
 
 def _engine(name: str, size: Size) -> cort.Engine:
     """Raises ``PluginError`` where it is not installed, or what it needs is not."""
-    cls = default_registry().resolve("engine", name).cls
+    cls: Any = default_registry().resolve("engine", name).cls
     check_requirements(cls)
     engine: cort.Engine = cls(cls.Config(max_batch=size.rows, dtype=size.dtype))
     return engine
