@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,16 @@ class ToolCallParser(ABC):
 _FENCE = re.compile(r"^[ \t]*```([^\n`]*)(\n|\Z)", re.MULTILINE)
 
 
+def _fences(text: str) -> Iterator[re.Match[str]]:
+    """Every match of ``_FENCE``, at the speed of a search for its mark."""
+    at = text.find("```")
+    while at >= 0:
+        if fence := _FENCE.match(text, text.rfind("\n", 0, at) + 1):
+            yield fence
+        end = text.find("\n", at)
+        at = text.find("```", end) if end >= 0 else -1
+
+
 class FenceParser(ToolCallParser):
     """```` ```python … ``` ```` answered by ```` ```output … ``` ```` (paper, inference section).
 
@@ -78,7 +88,7 @@ class FenceParser(ToolCallParser):
     def parse(self, text: str, ended: bool = False) -> ParsedCall | None:
         language: str | None = None
         start = 0
-        for fence in _FENCE.finditer(text):
+        for fence in _fences(text):
             if not (fence[2] or ended):
                 break
             code = text[start : fence.start()]

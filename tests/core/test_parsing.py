@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted import Language
 
-from cort_framework.parsing import CallParser, FenceParser, NativeParser, ParsedCall
+from cort_framework.parsing import _FENCE, CallParser, FenceParser, NativeParser, ParsedCall, _fences
 
 PYTHON = Language("python", aliases=("py",), parameters={"type": "object"})
 SYMPY = Language("sympy")
@@ -92,6 +92,11 @@ def test_where_no_call_may_end_none_does(pieces: list[str]) -> None:
         if found is not None:
             return
         searched = len(text)
+
+
+@given(st.text(alphabet="`\n\t pyx", max_size=60))
+def test_every_fence_is_found_as_the_expression_finds_it(text: str) -> None:
+    assert [m.span() for m in _fences(text)] == [m.span() for m in _FENCE.finditer(text)]
 
 
 @given(st.text(alphabet="`\n pythonx'\"", max_size=60), st.booleans())

@@ -20,20 +20,21 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, at_work: Callable[[], bool] = lambda: False) -> None:
-        self._skipped = 0.0
-        self.look()
+        self._shown, self._asked, self._looked = 0.0, time.process_time(), time.perf_counter()
         super().__init__(_Skipping(self, at_work))
 
     def time(self) -> float:
-        # asking for the processor time is a system call, so it is asked once a turn of the loop
         return self._shown + time.perf_counter() - self._looked
 
-    def look(self) -> None:
-        """Set the clock right."""
-        self._shown, self._looked = time.process_time() + self._skipped, time.perf_counter()
+    def set_right(self) -> None:
+        """To ask for the processor time is a system call, so another clock serves for a fifth of a millisecond."""
+        if time.perf_counter() - self._looked > 0.0002:
+            asked = time.process_time()
+            self._shown += asked - self._asked
+            self._asked, self._looked = asked, time.perf_counter()
 
     def skip(self, seconds: float) -> None:
-        self._skipped += seconds
+        self._shown += seconds
 
 
 class _Skipping(selectors.SelectSelector):
@@ -49,7 +50,7 @@ class _Skipping(selectors.SelectSelector):
             events = super().select(timeout if self._at_work() else 0)
             if not events and not self._at_work():
                 self._loop.skip(timeout)
-        self._loop.look()
+        self._loop.set_right()
         return events
 
 

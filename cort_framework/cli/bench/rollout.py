@@ -40,7 +40,7 @@ Seconds = dict[str, list[float]]
     "--model", default="tiny", show_default=True, help="Its model: one that is shipped, a folder, a hub id."
 )
 @click.option(
-    "--trajectories", type=click.IntRange(2), help="With the real engine.  [default: 64; 32 if quick]"
+    "--trajectories", type=click.IntRange(2), help="With the real engine.  [default: 64; 48 if quick]"
 )
 @click.option(
     "--rounds", default=1, show_default=True, help="Times that the three take turns; medians are shown."
@@ -84,7 +84,7 @@ def rollout(
         if part == "scripted":
             made = scripted(cases, 128 if quick else 256, rounds, wall)
         elif part == "engine":
-            made = real(engine, model, cases, trajectories or (32 if quick else 64), rounds, wall)
+            made = real(engine, model, cases, trajectories or (48 if quick else 64), rounds, wall)
         else:
             made = share(quick)
         for row in made:
@@ -111,13 +111,14 @@ def scripted(cases: list[tuple[int, Waits]], count: int, rounds: int, wall: bool
                 seconds[way].append(spent)
             prove_equal(made, scripts)
         title = f"scripted, {count} in {slots} slots, {_turns(turns)}, calls {waits.name}"
-        yield from _rows(title, seconds, TWICE if turns >= 3 and slots == count else None)
+        yield from _rows(title, seconds, TWICE if turns >= 3 and slots == count else None, NEARLY_ALL)
 
 
 def real(
     name: str, model: str, cases: list[tuple[int, Waits]], count: int, rounds: int, wall: bool
 ) -> Iterator[Row]:
-    """A real engine with a slot for each trajectory."""
+    """A real engine with a slot for each trajectory. Its trajectories take seconds, so that eight calls, which wait for one
+    another, are a large part of one: there the bound is shown and not asked for."""
     registry = default_registry()
     try:
         provider = registry.resolve("engine", name)
@@ -128,10 +129,10 @@ def real(
         return
     for turns, waits in cases:
         seconds, tokens = run_real(
-            provider, weights, Case(count, turns, waits, median=200, budget=1600), rounds, wall
+            provider, weights, Case(count, turns, waits, median=300, budget=1800), rounds, wall
         )
         title = f"{name}, {count} trajectories, {tokens} tokens, {_turns(turns)}, calls {waits.name}"
-        yield from _rows(title, seconds, TWICE if turns >= 3 else None)
+        yield from _rows(title, seconds, TWICE if turns >= 3 else None, NEARLY_ALL if turns <= 3 else None)
 
 
 def run_real(
@@ -177,22 +178,15 @@ async def _timed(way: str, scripts: list[Script], engine: Follower) -> tuple[Mad
     return made, clock() - began
 
 
-def _rows(title: str, seconds: Seconds, target: float | None) -> Iterator[Row]:
+def _rows(title: str, seconds: Seconds, faster: float | None, of_bound: float | None) -> Iterator[Row]:
+    """A row against lock-step and one against the bound, with what is asked of each."""
     times = {way: median(taken) for way, taken in seconds.items()}
     shown = {way: f"{taken:.1f} s" for way, taken in times.items()}
-    faster, of_bound = times["lock-step"] / times["ours"], times["bound"] / times["ours"]
-    yield Row(
-        title,
-        "lock-step",
-        f"≥ {target:g}×" if target else "",
-        shown["ours"],
-        shown["lock-step"],
-        faster,
-        faster >= target if target else None,
-    )
-    yield Row(
-        title, "bound", f"≥ {NEARLY_ALL:g}×", shown["ours"], shown["bound"], of_bound, of_bound >= NEARLY_ALL
-    )
+    for way, target in (("lock-step", faster), ("bound", of_bound)):
+        ratio = times[way] / times["ours"]
+        met = None if target is None else ratio >= target
+        wanted = "" if target is None else f"≥ {target:g}×"
+        yield Row(title, way, wanted, shown["ours"], shown[way], ratio, met)
 
 
 def _turns(turns: int) -> str:
