@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -32,6 +33,14 @@ class PolicyTrainer(GRPOTrainer):
     def note(self, figures: dict[str, float]) -> None:
         for name, value in figures.items():
             self._metrics["train"][f"rollout/{name}"].append(float(value))
+
+    def _gather_figures(self) -> None:
+        """What is ours among the metrics is of this process's own trajectories; what is logged is of everyone's."""
+        metrics = self._metrics["train"]
+        ours = {k: v for k, v in metrics.items() if k.startswith(("rollout/", "importance/", "logprob_gap"))}
+        everyone = gather_object([ours])
+        for name in dict.fromkeys(name for figures in everyone for name in figures):
+            metrics[name] = [value for figures in everyone for value in figures.get(name, ())]
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -161,6 +170,8 @@ class PolicyTrainer(GRPOTrainer):
         )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if self.accelerator.num_processes > 1:
+            self._gather_figures()
         for name in ("logprob_gap", "importance/max"):  # TRL logs means; these are about the worst
             if values := self._metrics["train"].get(name):
                 self._metrics["train"][name] = [max(values)]

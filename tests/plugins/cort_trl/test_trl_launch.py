@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,13 @@ def test_one_process_and_two_give_the_same_weights_after_three_steps(
     assert weights_gap(one.path, two.path) < 1e-5
     assert weights_gap(one.path, tiny_checkpoint) > 1e-3
     assert one.counts == two.counts
+    assert rewards(tmp_path / "two") == pytest.approx(rewards(tmp_path / "one"))
+
+
+def rewards(folder: Path) -> list[float]:
+    """What the metrics say of each step's trajectories, whichever process made them."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["rollout/reward_mean"] for line in lines if "rollout/reward_mean" in line]
 
 
 @pytest.mark.slow
