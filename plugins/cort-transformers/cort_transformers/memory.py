@@ -13,7 +13,7 @@ SHORT, STEP = 256, 2048
 """Positions that the store of keys and values begins with, and the most that it grows by (``attention.Slots``)."""
 READ_AT_ONCE = 256
 """Prompt tokens in a forward pass at most (``decoder``)."""
-SAMPLING_BYTES = 57
+SAMPLING_BYTES = 53
 """``sampling.sample``, of a row and a token of the vocabulary: log-probs in single, and all that top-p sorts, sums and
 cuts in double precision."""
 
@@ -42,14 +42,20 @@ def footprint(config: TransformersEngine.Config, work: Work) -> Footprint:
     rows = min(config.max_batch, work.at_once)
     tokens = rows + READ_AT_ONCE
     layer = 2 * model.hidden + 2 * model.heads * model.head_dim + 3 * model.intermediate
+    # to grow, the store is copied: both are there, but no forward pass is under way
+    grow = 0 if length == SHORT else slots * (length - min(STEP, length // 2)) * token
+    logits = model.vocabulary * (tokens * number + rows * (number + SAMPLING_BYTES))
+    if grow > logits + tokens * layer * number:
+        working = [Need("keys and values while they grow", grow, change="max_batch")]
+    else:
+        working = [
+            Need("logits and sampling", logits, change="max_batch"),
+            Need("one layer's activations", tokens * layer * number),
+        ]
     needs = [
         Need("keys and values", slots * length * token, "awake", "max_batch"),
         Need("keys and values of those that wait for a tool", kept, "awake", "keep_mb"),
-        Need("keys and values while they grow", slots * SHORT * token if length > SHORT else 0),
-        Need(
-            "logits and sampling", rows * model.vocabulary * (2 * number + SAMPLING_BYTES), change="max_batch"
-        ),
-        Need("one layer's activations", tokens * layer * number),
+        *working,
     ]
     if not work.lent:
         # asleep, they leave a GPU, but not the machine's memory
