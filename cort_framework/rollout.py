@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
-from cort_framework.guard import blame, deadline, run_plugin
+from cort_framework.guard import Patience, blame, deadline, run_plugin
 from cort_framework.interfaces import (
     Engine,
     HintInjector,
@@ -211,16 +211,19 @@ async def _make(
     versions: int = 0,
 ) -> list[Trajectory]:
     """Grow the last of the line after ``begin``, in sessions of its own. ``versions``: as many were numbered before."""
-    settings = setup.settings
+    settings, engine = setup.settings, setup.engine
     sessions = Sessions(setup.tools, settings, line[-1])
     started = time.perf_counter()
     doing = ["its beginning"]
     try:
-        async with deadline(
-            settings.trajectory_timeout_s, lambda: f"trajectory {line[-1].id}, at {doing[0]},"
-        ):
-            await begin(line, sessions)
-            await _grow(line, sessions, setup, doing, versions)
+        with Patience(
+            settings.turn_timeout_s, lambda: f"engine '{engine.name}' (from {engine.distribution})"
+        ) as patience:
+            async with deadline(
+                settings.trajectory_timeout_s, lambda: f"trajectory {line[-1].id}, at {doing[0]},"
+            ):
+                await begin(line, sessions)
+                await _grow(line, sessions, setup, doing, patience, versions)
     except DeadlineExceeded as error:
         line[-1].stop_reason, line[-1].error = "deadline", error.message
     except CortError as error:
@@ -234,7 +237,12 @@ async def _make(
 
 
 async def _grow(
-    line: list[Trajectory], sessions: Sessions, setup: RolloutSetup, doing: list[str], versions: int = 0
+    line: list[Trajectory],
+    sessions: Sessions,
+    setup: RolloutSetup,
+    doing: list[str],
+    patience: Patience,
+    versions: int = 0,
 ) -> None:
     settings, tokenizer = setup.settings, setup.engine.tokenizer
     parser = CallParser(setup.tools.values())
@@ -271,10 +279,12 @@ async def _grow(
             return
         else:
             doing[0] = engine
-            await _generate(live, left, parser.stop if may_call else (), setup)
+            await _generate(live, left, parser.stop if may_call else (), setup, patience)
 
 
-async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: RolloutSetup) -> None:
+async def _generate(
+    live: _Growing, left: int, stop: tuple[str, ...], setup: RolloutSetup, patience: Patience
+) -> None:
     settings, engine = setup.settings, setup.engine
     sampling = Sampling(
         temperature=settings.temperature,
@@ -284,9 +294,7 @@ async def _generate(live: _Growing, left: int, stop: tuple[str, ...], setup: Rol
         seed=live.trajectory.seed,
     )
     with blame("engine", engine):
-        async with deadline(
-            settings.turn_timeout_s, lambda: f"engine '{engine.name}' (from {engine.distribution})"
-        ):
+        async with patience:
             generation = await engine.generate(live.ids, sampling)
         if not 0 < len(generation.ids) <= sampling.max_tokens:
             raise ValueError(
