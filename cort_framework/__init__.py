@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cort_framework.errors import CortError, InfrastructureError, RequestError
+from cort_framework.footprint import Footprint, Need, Work
 from cort_framework.hookspecs import hookimpl
 from cort_framework.interfaces import (
     Engine,
@@ -62,6 +63,7 @@ __all__ = [
     "Engine",
     "Executor",
     "Filter",
+    "Footprint",
     "Generation",
     "Group",
     "HealthCheck",
@@ -69,6 +71,7 @@ __all__ = [
     "Hint",
     "HintInjector",
     "InfrastructureError",
+    "Need",
     "OpenContext",
     "Outcome",
     "Plugin",
@@ -96,6 +99,7 @@ __all__ = [
     "Turn",
     "Verdict",
     "Weights",
+    "Work",
     "__version__",
     "derive_seed",
     "hookimpl",
