@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,15 @@ class Chain:
     sides: int
     operands: frozenset[Fraction]
     """The numbers that are operated on."""
+    results: frozenset[Fraction]
+    """The numbers that an equality sign comes to."""
     result: Fraction
     """The last number."""
 
 
-_NUMBER = r"(?<![\w.])\d{1,200}(?:(?:,|___)\d{3}){0,20}(?:\.\d{1,200})?(?!\w)"
-_ONE_NUMBER = re.compile(_NUMBER)
-_LIST = re.compile(rf"{_NUMBER}(?:(?:,|;| and|,? then) {{1,4}}{_NUMBER}){{7,}}")
+NUMBER = r"(?<![A-Za-z0-9_.])\d{1,200}(?:(?:,|___)\d{3}){0,20}(?:\.\d{1,200})?(?![A-Za-z0-9_])"
 _TOKEN = re.compile(
-    rf"(?P<number>{_NUMBER})|(?P<operator>[*/%^+\-])|(?P<equals>=+)|(?P<space>\s+)|(?P<other>\w+|.)"
+    rf"(?P<number>{NUMBER})|(?P<operator>[*/%^+\-])|(?P<equals>=+)|(?P<space>[\s²³]+)|(?P<other>[A-Za-z_]\w*|.)"
 )
 
 _SYMBOLS = (
@@ -41,20 +42,28 @@ _SYMBOLS = (
         ),
         "*",
     ),
+    (re.compile(r"(?<=\d)\s?的(?=\d{1,3}次方)|(?<=\d)\s?的(?=平方|立方)"), "^"),
+    (re.compile(r"(?<=\d)次方"), " "),
+    (re.compile(r"平方|立方"), "2"),
     (re.compile(r"\\div(?![a-z])|÷|\bdivided by\b|除以"), "/"),
     (re.compile(r"\\[bp]?mod(?![a-z])|\bmod(?:ulo)?\b"), "%"),
-    (re.compile(r"\bplus\b|加"), "+"),
-    (re.compile(r"\bminus\b|[−–]|减"), "-"),
+    (re.compile(r"\bplus\b|加上?|＋"), "+"),
+    (re.compile(r"\bminus\b|[−–－]|减去?"), "-"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\bsquared\b"), "^2"),
     (re.compile(r"\bcubed\b"), "^3"),
-    (re.compile(r"\\equiv(?![a-z])|[≡＝]|\b(?:equals|is|gives|makes)\b|等于|得"), "="),
-    (re.compile(r"\\(?:left|right|displaystyle|,|;|!|quad|\(|\)|\[|\])|[(){}\[\]$&]"), " "),
+    (
+        re.compile(
+            r"\\equiv(?![a-z])|\\approx(?![a-z])|[≡＝≈]|\b(?:equals|is|gives|makes)\b|等于|[得到]{1,2}|就?是|(?<=\d)有(?=\d)|约?为"
+        ),
+        "=",
+    ),
+    (re.compile(r"\\(?:left|right|displaystyle|,|;|!|quad|\(|\)|\[|\])|[(){}\[\]$&（）]"), " "),
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text with its operators written in one way and its brackets blank; every character stays where it was."""
     text = _FRACTION.sub(lambda m: " " * (m.start(1) - m.start()) + m[1] + " /" + m[2] + " ", text)
     for pattern, symbol in _SYMBOLS:
@@ -62,23 +71,23 @@ def _plain(text: str) -> str:
     return text
 
 
-def _value(number: str) -> Fraction:
+def value_of(number: str) -> Fraction:
     return Fraction(number.replace(",", "").replace("_", ""))
 
 
-def _digits(number: str) -> int:
+def digits(number: str) -> int:
     """Digits that cost work: 1200 has two, 0.05 one."""
     return len(re.sub(r"\D", "", number).strip("0")) or 1
 
 
 def _weight(left: str, operator: str, right: str) -> int:
-    a, b = _digits(left), _digits(right)
+    a, b = digits(left), digits(right)
     if operator in "+-":
         return max(a, b)
     if operator == "^":
         exponent = int(right) if right.isdigit() and len(right) < 4 else 2
         return a * a * min(max(exponent - 1, 0), 4)
-    if 1 in (_value(left), _value(right)):
+    if value_of(right) == 1 or (operator == "*" and value_of(left) == 1):
         return 0
     return a * b
 
@@ -96,7 +105,7 @@ def chains(text: str) -> list[Chain]:
             found.append(_chain(parts))
         parts.clear()
 
-    for token in _TOKEN.finditer(_plain(text)):
+    for token in _TOKEN.finditer(plain(text)):
         kind = token.lastgroup
         if kind == "space":
             line_ended = line_ended or "\n" in token[0]
@@ -124,23 +133,15 @@ def _chain(parts: list[re.Match[str]]) -> Chain:
     for left, sign, right in zip(parts, parts[1:], parts[2:], strict=False):
         if sign.lastgroup == "operator":
             weight += _weight(left[0], sign[0], right[0])
-            operands |= {_value(left[0]), _value(right[0])}
+            operands |= {value_of(left[0]), value_of(right[0])}
     return Chain(
         parts[0].start(),
         parts[-1].end(),
         weight=weight,
         sides=1 + sum(part.lastgroup == "equals" for part in parts),
         operands=frozenset(operands),
-        result=_value(parts[-1][0]),
+        results=frozenset(
+            value_of(right[0]) for sign, right in pairwise(parts) if sign.lastgroup == "equals"
+        ),
+        result=value_of(parts[-1][0]),
     )
-
-
-def listings(text: str, known: frozenset[Fraction]) -> list[Chain]:
-    """Values written out one after the other: at least eight numbers, most of them of two digits and not ``known``."""
-    found = []
-    for match in _LIST.finditer(_plain(text)):
-        values = [_value(n) for n in _ONE_NUMBER.findall(match[0])]
-        new = sum(value >= 10 and value not in known for value in values)
-        if 2 * new > len(values):
-            found.append(Chain(match.start(), match.end(), new, len(values), frozenset(values), values[-1]))
-    return found

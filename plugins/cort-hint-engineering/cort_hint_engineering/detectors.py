@@ -8,16 +8,17 @@ is still growing: they speak once the evidence is complete, and more text does n
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 from cort_framework import Outcome, Trajectory
 from cort_framework.behaviour import numbers, prose
-from cort_hint_engineering.arithmetic import Chain, chains, listings
+from cort_hint_engineering.arithmetic import Chain
+from cort_hint_engineering.handwork import Known, steps
+from cort_hint_engineering.sentences import Sentence, place, sentences
 
 ANNOUNCED = 1
 """Digit operations that make a fault after "by hand" or "step by step"."""
@@ -29,6 +30,8 @@ REACH = 300
 """Characters over which an announcement carries to the arithmetic that follows."""
 PAUSE = 160
 """Characters between two equalities of one passage at most."""
+PROSE = 2
+"""Sentences for which a doubt has to go on in prose."""
 
 
 @dataclass(frozen=True)
@@ -53,112 +56,6 @@ def result_distrust(trajectory: Trajectory) -> list[Span]:
     return [span for kind, span in _faults(trajectory) if kind == "distrust"]
 
 
-# --- what the sentences say ---------------------------------------------------------------------------------------
-_COMPUTE = (
-    r"(?:compute|calculate|calculating|computing|multiply|multiplying|add|adding|subtract|divide|dividing|evaluate|expand|square|sum"
-    r"|work(?:ing)?|do|doing|go|going|count|counting|enumerate|list|factor|redo|carry|figure|find|simplify|try)"
-)
-_BY_HAND = re.compile(
-    r"\b(?:by hand|manual(?:ly)?|in my head|mental(?:ly)?|on paper|with(?:out| no) (?:any )?(?:code|a program|a calculator|python)"
-    r"|long(?:hand)? (?:multiplication|division))\b|手算|手动|手工|笔算|心算",
-    re.IGNORECASE,
-)
-_STEPWISE = re.compile(
-    rf"\b{_COMPUTE}\b.{{0,60}}\b(?:step[- ]by[- ]step|one by one|one at a time|digit by digit|term by term|piece by piece|carefully)"
-    r"|一步一步|逐步|逐个|逐项",
-    re.IGNORECASE,
-)
-_CALCULATE = (
-    r"(?:compute|calculate|multiply|add|subtract|divide|evaluate|expand|simplify|enumerate|list|count|factor|work (?:it|this|that|them|out)"
-    r"|(?:do|figure out|go through|carry out) (?:it|this|that|the))"
-)
-_INTENT = re.compile(
-    r"\b(?:let me|let's|let us|i'll|i will|(?:i|we) (?:can|could|should|need to|have to))"
-    rf"\b(?:\W+\w+){{0,2}}\W+{_CALCULATE}\b|\b(?:now|next|then),? (?:i |we )?{_CALCULATE}\b"
-    r"|\b(?:computing|calculating|multiplying|adding|expanding)\b|让我.{0,8}算|我们?来?.{0,4}计算|算一下",
-    re.IGNORECASE,
-)
-_DOUBT = re.compile(
-    r"\b(?:double[- ]?check|re-?check|check|verify|re-?verify|confirm|make sure|be sure|re-?compute|re-?calculate|re-?do|re-?derive"
-    r"|sanity|trust|doubt|suspicious|is (?:that|this|it|\S{1,24}) (?:really |actually )?(?:right|correct|true)"
-    r"|(?:not|isn't|aren't) (?:so |entirely |quite |really |completely )?(?:sure|certain|convinced)"
-    r"|(?:seems?|looks?) (?:off|wrong|odd|strange|too))\b|验证|检查|核对|核实|确认|对吗|再算",
-    re.IGNORECASE,
-)
-_LEAD = re.compile(
-    r"^\W*(?:wait|hmm+|hold on|but|actually|really|alternatively|let me see|等等|等一下|嗯)\b", re.IGNORECASE
-)
-_CODE = re.compile(r"\b(?:python|code|program|script|sympy|interpreter|run|tool)\b|代码|程序", re.IGNORECASE)
-_LOGIC = re.compile(
-    r"\b(?:logic|loops?|conditions?|ranges?|off[- ]by[- ]one|edge cases?|bugs?|indent\w*|(?:read|understood|interpret)\w*"
-    r"|the (?:question|problem|code|program|function|formula|definition|wording))\b|逻辑|题目|题意",
-    re.IGNORECASE,
-)
-_DECLINED = re.compile(
-    r"\b(?:instead of|rather than|tedious|avoid|don't|do not|not (?:going|worth|want|practical|feasible|easy)|no need|needn't|too (?:long|many|slow|big|large|much)|would (?:take|be)"
-    r"|error[- ]prone|hard|painful|messy|impractical)\b(?:(?!\bbut\b).){0,60}\b(?:by hand|manually)|(?:不用|不必|避免|而不是).{0,20}(?:手算|手动|手工)",
-    re.IGNORECASE,
-)
-_ESTIMATE = re.compile(
-    r"≈|\\approx|~|\b(?:roughly|approximately|approx|estimate\w*|ballpark|order of magnitude|about \d|around \d|close to)|大约|大概|估计",
-    re.IGNORECASE,
-)
-_WITH_CODE = re.compile(r"\b(?:with|using|by) (?:\w+ )?(?:python|code|programs?|script)\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"[.!?][\"')\]]*\s+|[。！？]\s*|\n\s*")
-
-
-@dataclass(frozen=True)
-class _Sentence:
-    start: int
-    end: int
-    text: str
-
-    @cached_property
-    def manual(self) -> bool:
-        """Announces work by hand."""
-        if _DECLINED.search(self.text):
-            return False
-        return bool(_BY_HAND.search(self.text) or (_STEPWISE.search(self.text) and not self.names_code))
-
-    @cached_property
-    def intent(self) -> bool:
-        """Announces a calculation, without code."""
-        return bool(_INTENT.search(self.text)) and not self.names_code and not _DECLINED.search(self.text)
-
-    @cached_property
-    def doubt(self) -> bool:
-        """Questions a result. What questions the logic, or turns to other code, does not."""
-        if not _DOUBT.search(self.text) or _DECLINED.search(self.text):
-            return False
-        return bool(_BY_HAND.search(self.text)) or not (
-            _LOGIC.search(self.text) or _WITH_CODE.search(self.text)
-        )
-
-    @cached_property
-    def names_code(self) -> bool:
-        return bool(_CODE.search(self.text))
-
-    @cached_property
-    def estimates(self) -> bool:
-        return bool(_ESTIMATE.search(self.text))
-
-    @cached_property
-    def leads(self) -> bool:
-        """Belongs to what comes next: "Wait." or "Is that right?"."""
-        return len(self.text) < 80 and (self.doubt or bool(_LEAD.search(self.text)))
-
-
-def _sentences(text: str) -> list[_Sentence]:
-    ends = [match.end() for match in _SENTENCE.finditer(text)]
-    bounds = zip([0, *ends], [*ends, len(text)], strict=True)
-    return [_Sentence(a, b, text[a:b]) for a, b in bounds if text[a:b].strip()]
-
-
-def _place(position: int, sentences: list[_Sentence]) -> int:
-    """Index of the sentence that holds the position."""
-    return max(bisect_right(sentences, position, key=lambda s: s.start) - 1, 0)
-
-
 # --- from arithmetic to faults --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Context:
@@ -170,6 +67,8 @@ class _Context:
     """Numbers that programs had printed."""
     programmed: frozenset[Fraction]
     """Numbers in the programs that had run."""
+    text: str
+    """The problem and the outputs, without spaces."""
 
 
 Kind = Literal["delayed", "distrust"]
@@ -184,13 +83,16 @@ def _faults(trajectory: Trajectory) -> Iterator[tuple[Kind, Span]]:
         if start >= limit:
             return
         text = response[start : min(end, limit)].replace("<think>", " " * len("<think>"))
+        texts = [trajectory.task.prompt]
         returned: set[Fraction] = set()
         programmed: set[Fraction] = set()
         for turn, _, turn_end in trajectory.segments():
             if turn_end <= start and turn.result is not None and turn.result.outcome == Outcome.OK:
+                texts.append(turn.result.text)
                 returned |= _values(turn.result.text)
                 programmed |= _values((turn.call.code if turn.call else None) or "")
-        context = _Context(given, frozenset(returned), frozenset(programmed))
+        seen = re.sub(r"\s", "", "\n".join(texts))
+        context = _Context(given, frozenset(returned), frozenset(programmed), seen)
         for kind, a, b, reason in _in_stretch(text, context):
             yield kind, Span(start + a, start + b, response[start + a : start + b], reason)
 
@@ -201,26 +103,32 @@ def _values(text: str) -> frozenset[Fraction]:
 
 @lru_cache(maxsize=256)  # while a trajectory grows, all its stretches but the last stay as they are
 def _in_stretch(text: str, context: _Context) -> tuple[tuple[Kind, int, int, str], ...]:
-    return tuple(_look_through(text, context))
+    among = sentences(text)
+    found = list(_worked_out(text, among, context))
+    if context.returned:
+        found += _doubted(among, found)
+    return tuple(sorted(found, key=lambda fault: fault[1]))
 
 
-def _look_through(text: str, context: _Context) -> Iterator[tuple[Kind, int, int, str]]:
-    sentences = _sentences(text)
-    steps = [c for c in chains(text) if not sentences[_place(c.start, sentences)].estimates]
-    known = context.given | context.returned
-    steps += [c for c in listings(text, known) if not sentences[_place(c.start, sentences)].names_code]
+Found = tuple[Kind, int, int, str]
+
+
+def _worked_out(text: str, among: list[Sentence], context: _Context) -> Iterator[Found]:
+    """Passages of work by hand that weigh enough."""
+    known = Known(context.given | context.returned, context.text)
+    work = [s for s in steps(text, known) if _counts(s, among[place(s.start, among)])]
     previous_end = 0
-    for passage in _passages(sorted(steps, key=lambda c: c.start)):
-        first, last = passage[0].start, passage[-1].end
-        here = _place(first, sentences)
-        before = sentences[max(0, here - REACH) : here + 1]  # a sentence has at least one character
+    for passage in _passages(work):
+        first, last = passage[0].start, max(step.end for step in passage)
+        here = place(first, among)
+        before = among[max(0, here - REACH) : here + 1]  # a sentence has at least one character
         lead = [s for s in before if s.start >= previous_end and first - s.end <= REACH]
         previous_end = last
         manual = next((s for s in lead if s.manual), None)
         doubt = next((s for s in lead if s.doubt), None)
         intent = next((s for s in lead[-2:] if s.intent), None)
         distrusts = bool(context.returned) and (
-            doubt is not None or _derives_again(passage, text[sentences[here].start : last], context)
+            doubt is not None or _derives_again(passage, text[among[here].start : last], context)
         )
         weight = sum(step.weight for step in passage if manual or not _reads_off(step, context))
 
@@ -233,13 +141,43 @@ def _look_through(text: str, context: _Context) -> Iterator[tuple[Kind, int, int
         if weight < needed:
             continue
         cues = [s.start for s in (manual or intent, doubt if distrusts else None) if s is not None]
-        begin = _place(min(cues, default=first), sentences)
-        while begin > 0 and sentences[begin - 1].leads:
+        begin = place(min(cues, default=first), among)
+        while begin > 0 and among[begin - 1].leads:
             begin -= 1
         if distrusts:
             why = "derives a returned number again"
-        kind: Kind = "distrust" if distrusts else "delayed"
-        yield kind, sentences[begin].start, last, f"{why}: {weight} digit operations"
+        yield (
+            "distrust" if distrusts else "delayed",
+            among[begin].start,
+            last,
+            f"{why}: {weight} digit operations",
+        )
+
+
+def _doubted(among: list[Sentence], found: list[Found]) -> Iterator[Found]:
+    """Doubts about a result that go on in prose. A doubt that turns to code, to a program's logic or to the wording of the
+    problem within the next sentences is a check as it should be, and so is one that the text ends with."""
+    end = 0
+    for n, doubt in enumerate(among[:-PROSE]):
+        after = among[n + 1 : n + 1 + PROSE]
+        if (
+            doubt.start < end
+            or not doubt.questions
+            or any(s.with_code or s.of_logic or s.declines for s in after)
+        ):
+            continue
+        end = after[-1].end
+        if any(a < end and b > doubt.start for _, a, b, _ in found):
+            continue
+        begin = n
+        while begin > 0 and among[begin - 1].leads:
+            begin -= 1
+        yield "distrust", among[begin].start, end, "doubts a returned number"
+
+
+def _counts(step: Chain, sentence: Sentence) -> bool:
+    """An estimate is no work, nor is what a program is to go through."""
+    return not sentence.estimates and not (step.sides == 1 and sentence.names_code)
 
 
 def _reads_off(step: Chain, context: _Context) -> bool:
@@ -255,8 +193,9 @@ def _derives_again(passage: list[Chain], text: str, context: _Context) -> bool:
     returned = {value for value in context.returned if value >= 10} - context.given
     if passage[0].operands & returned:
         return False
+    results = {value for step in passage for value in step.results}
     begin = text[: len(text) - (passage[-1].end - passage[0].end)]
-    return bool(_values(text) & returned) or any(v >= 10 for v in _values(begin) & context.programmed)
+    return bool(results & returned) or any(v >= 10 for v in _values(begin) & context.programmed)
 
 
 def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
