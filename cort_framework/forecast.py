@@ -222,9 +222,10 @@ class _Forecaster:
                 stage.trainer, replace(work, sequences=own.trains_on, longest=longest), memory=True
             )
         trajectories = own.trajectories
-        in_training = stage.stage.cls.name == "rl" or (training is not None and training.trajectories != 0)
-        if training is not None and in_training:
+        placement = None  # of an engine that samples for a training; by its name in the trainer's settings
+        if training is not None and stage.trainer is not None and training.trajectories != 0:
             trajectories = training.trajectories
+            placement = getattr(stage.trainer.config, "placement", "disk")
         rolling = None
         if trajectories != 0:
             at_once = stage.rollout.concurrency
@@ -232,14 +233,14 @@ class _Forecaster:
                 stage.engine,
                 replace(
                     work,
+                    model=(training.model if training and placement else None) or work.model,
                     sequences=trajectories,
                     at_once=at_once if trajectories is None else min(at_once, trajectories),
-                    lent=in_training
-                    and getattr(stage.trainer and stage.trainer.config, "placement", "") == "shared",
+                    lent=placement == "shared",
                 ),
                 memory=True,
             )
-        memory = self._memory(training, rolling, trajectories != 0, in_training)
+        memory = self._memory(training, rolling, trajectories != 0, placement)
         disk = self._disk(own, training, trajectories, work.longest)
         model = (training and training.model) or own.model or self._model()
         self.made[stage.name] = _Made(model, own.kept, longest)
@@ -306,10 +307,11 @@ class _Forecaster:
 
     # --- what comes of it -------------------------------------------------------------------------------------
     def _memory(
-        self, training: Footprint | None, rolling: Footprint | None, rolls_out: bool, in_training: bool
+        self, training: Footprint | None, rolling: Footprint | None, rolls_out: bool, placement: str | None
     ) -> list[Part] | None:
-        """The larger of the two phases; with rollouts inside the training, both at once but for what each takes only
-        while it is at work. Beside it, what the engines of earlier stages hold while they sleep."""
+        """The larger of two phases, rollouts and training: one after the other, or, with a placement, in turns. Then each
+        finds what the other holds, unless the engine sleeps meanwhile (``colocate``). Beside it, what the engines of earlier
+        stages hold while they sleep."""
         stage, engine = self.stage, self.stage.engine.key
         trains = self._parts("trainer", f"stage.{stage.name}.options", training)
         rolls = self._parts("engine", f"engines.{engine}", rolling)
@@ -321,11 +323,11 @@ class _Forecaster:
             self.asleep[engine] = at_rest
         if (stage.trainer is not None and not trains) or (rolls_out and not rolls):
             return None
-        if in_training:
-            held = [p for p in (*trains, *rolls) if p.need.held != "working"]
-            phases = [[*held, *(p for p in parts if p.need.held == "working")] for parts in (trains, rolls)]
-        else:
+        if placement is None:
             phases = [rolls, [*trains, *(at_rest if rolls else before)]]
+        else:
+            aside = at_rest if placement == "colocate" else [p for p in rolls if p.need.held != "working"]
+            phases = [[*rolls, *(p for p in trains if p.need.held != "working")], [*trains, *aside]]
         worst = max(phases, key=lambda parts: sum(p.need.bytes for p in parts))
         return [*worst, *others]
 

@@ -23,7 +23,7 @@ class ReinforcementLearning(Stage):
         """Which of the recipe's tools; all by default."""
 
     def footprint(self, work: Work) -> Footprint:
-        return Footprint(kept=None)  # the trainer says how many it makes
+        return Footprint(trajectories=None, kept=None)  # the trainer says how many
 
     def run(self, run: Run) -> StageResult:
         config: ReinforcementLearning.Config = run.config

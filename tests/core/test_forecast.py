@@ -12,6 +12,7 @@ from pupil import Pupil, Teach, recipe, registry
 from cort_framework.errors import TaskError
 from cort_framework.footprint import Architecture, Device, Footprint, Need, Work
 from cort_framework.forecast import Forecast, StageForecast, forecast
+from cort_framework.interfaces import PluginConfig
 from cort_framework.plan import make_plan
 from cort_framework.settings import PROMPTS
 
@@ -95,6 +96,25 @@ def test_rollouts_in_a_training_hold_their_store_beside_it(
     rl = named(found, "rl")
     assert rl.trajectories == 16 and asked["engine"][0].sequences == 16
     assert rl.memory_bytes == 400_000 + 1_000 + 300_000 + 100_000, "activations outweigh logits"
+
+
+def test_an_engine_that_sleeps_while_a_trainer_works_leaves_it_the_memory(
+    tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Config(PluginConfig):
+        placement: str = "colocate"
+
+    monkeypatch.setattr(Teach, "makes", True)
+    monkeypatch.setattr(Teach, "Config", Config)
+    found = looked_at(tmp_path, "rl", rollout={"engine": "pupil", "concurrency": 3})
+    assert named(found, "rl").memory_bytes == 400_000 + 1_000 + 300_000 + 5_000, (
+        "rollouts outweigh the training"
+    )
+    assert not asked["engine"][0].lent
+    found = looked_at(
+        tmp_path, "rl", rollout={"engine": "pupil", "concurrency": 3}, rl__options={"placement": "shared"}
+    )
+    assert asked["engine"][1].lent
 
 
 def test_what_does_not_fit_names_the_settings_that_change_it(

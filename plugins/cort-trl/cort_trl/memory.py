@@ -58,7 +58,7 @@ def grpo_footprint(config: GroupRelativeTrainer.Config, work: Work) -> Footprint
         needs.append(Need("weights that sample", config.policy_lag * weights, "awake", "policy_lag"))
     disk = found.disk
     if config.placement != "shared":
-        disk = (*disk, Need("the policy, for the engine", weights))
+        disk = (*disk, Need("the policy, for the engine", max(1, config.policy_lag) * weights))
     return replace(found, memory=tuple(needs), disk=disk)
 
 
