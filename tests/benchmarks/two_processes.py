@@ -25,6 +25,7 @@ BATCH = 16
 def run(model: str, folder: Path, processes: int, threads: int, steps: int, tokens: int) -> None:
     """One training, in ``processes`` processes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the transformers engine has it in every run
 
     from cort_framework.display import SilentDisplay, StageReporter
     from cort_framework.launch import launch

@@ -31,6 +31,7 @@ def main() -> None:
     job = read_job(path)
     os.environ.update(environment(job.training.launch, os.cpu_count() or 1))
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.disable(logging.ERROR)  # what it would say of a dead rank, the framework says shorter
@@ -39,6 +40,8 @@ def main() -> None:
     except ChildFailedError as error:
         write_exits(job, machine, {rank: failure.exitcode for rank, failure in error.failures.items()})
         sys.exit(1)
+    except SignalException as error:  # asked to end: its ranks have been ended
+        sys.exit(128 + error.sigval)
 
 
 def arguments(job: Job, path: str, machine: int) -> list[str]:
