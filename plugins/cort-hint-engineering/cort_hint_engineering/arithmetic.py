@@ -31,7 +31,7 @@ class Chain:
 
 NUMBER = r"(?<![A-Za-z0-9_.])\d{1,200}(?:(?:,|___)\d{3}){0,20}(?:\.\d{1,200})?(?![A-Za-z0-9_])"
 _TOKEN = re.compile(
-    rf"(?P<number>{NUMBER})|(?P<operator>[*/%^+\-])|(?P<equals>=+)|(?P<space>[\s²³]+)|(?P<other>[A-Za-z_]\w*|.)"
+    rf"(?P<number>{NUMBER})|(?P<operator>[*/%^+\-])|(?P<equals>=+)|(?P<space>\s+)|(?P<power>[²³])|(?P<other>[A-Za-z_]\w*|.)"
 )
 
 _SYMBOLS = (
@@ -96,19 +96,25 @@ def chains(text: str) -> list[Chain]:
     """All chains of equalities between numbers in which something is worked out. Linear in the length of the text."""
     found: list[Chain] = []
     parts: list[re.Match[str]] = []  # numbers, and one operator or equality sign between two of them
+    powers: list[re.Match[str]] = []  # those numbers that a raised digit follows
     line_ended = False
 
     def finish() -> None:
         while parts and parts[-1].lastgroup != "number":
             parts.pop()
         if any(part.lastgroup == "equals" for part in parts):
-            found.append(_chain(parts))
+            found.append(_chain(parts, powers))
         parts.clear()
+        powers.clear()
 
     for token in _TOKEN.finditer(plain(text)):
         kind = token.lastgroup
         if kind == "space":
             line_ended = line_ended or "\n" in token[0]
+            continue
+        if kind == "power":
+            if parts and parts[-1].end() == token.start():
+                powers.append(parts[-1])
             continue
         after_number = bool(parts) and parts[-1].lastgroup == "number"
         # A line ends a chain unless an equality sign stands at the break, as in aligned LaTeX.
@@ -128,8 +134,9 @@ def chains(text: str) -> list[Chain]:
     return [chain for chain in found if chain.weight]
 
 
-def _chain(parts: list[re.Match[str]]) -> Chain:
-    weight, operands = 0, set()
+def _chain(parts: list[re.Match[str]], powers: list[re.Match[str]]) -> Chain:
+    weight = sum(_weight(number[0], "^", "2") for number in powers)
+    operands = {value_of(number[0]) for number in powers}
     for left, sign, right in zip(parts, parts[1:], parts[2:], strict=False):
         if sign.lastgroup == "operator":
             weight += _weight(left[0], sign[0], right[0])

@@ -17,7 +17,7 @@ from typing import Literal
 from cort_framework import Outcome, Trajectory
 from cort_framework.behaviour import numbers, prose
 from cort_hint_engineering.arithmetic import Chain
-from cort_hint_engineering.handwork import Known, steps
+from cort_hint_engineering.handwork import Known, dense_runs, steps
 from cort_hint_engineering.sentences import Sentence, place, sentences
 
 ANNOUNCED = 1
@@ -104,7 +104,11 @@ def _values(text: str) -> frozenset[Fraction]:
 @lru_cache(maxsize=256)  # while a trajectory grows, all its stretches but the last stay as they are
 def _in_stretch(text: str, context: _Context) -> tuple[tuple[Kind, int, int, str], ...]:
     among = sentences(text)
-    found = list(_worked_out(text, among, context))
+    known = Known(context.given | context.returned, context.text)
+    found = list(_worked_out(text, among, steps(text, known), context))
+    for fault in _worked_out(text, among, dense_runs(text, known), context):
+        if not any(a < fault[2] and b > fault[1] for _, a, b, _ in found):
+            found.append(fault)
     if context.returned:
         found += _doubted(among, found)
     return tuple(sorted(found, key=lambda fault: fault[1]))
@@ -113,12 +117,10 @@ def _in_stretch(text: str, context: _Context) -> tuple[tuple[Kind, int, int, str
 Found = tuple[Kind, int, int, str]
 
 
-def _worked_out(text: str, among: list[Sentence], context: _Context) -> Iterator[Found]:
+def _worked_out(text: str, among: list[Sentence], work: list[Chain], context: _Context) -> Iterator[Found]:
     """Passages of work by hand that weigh enough."""
-    known = Known(context.given | context.returned, context.text)
-    work = [s for s in steps(text, known) if _counts(s, among[place(s.start, among)])]
     previous_end = 0
-    for passage in _passages(work):
+    for passage in _passages(step for step in work if _counts(step, among[place(step.start, among)])):
         first, last = passage[0].start, max(step.end for step in passage)
         here = place(first, among)
         before = among[max(0, here - REACH) : here + 1]  # a sentence has at least one character
@@ -126,15 +128,16 @@ def _worked_out(text: str, among: list[Sentence], context: _Context) -> Iterator
         previous_end = last
         manual = next((s for s in lead if s.manual), None)
         doubt = next((s for s in lead if s.doubt), None)
-        intent = next((s for s in lead[-2:] if s.intent), None)
+        intent = next((s for s in lead[-3:] if s.intent), None)
+        returns = bool(context.returned) and _comes_back(passage, context)
         distrusts = bool(context.returned) and (
-            doubt is not None or _derives_again(passage, text[among[here].start : last], context)
+            doubt is not None or returns or _begins_again(passage, text[among[here].start : last], context)
         )
         weight = sum(step.weight for step in passage if manual or not _reads_off(step, context))
 
         if manual:
             needed, why = ANNOUNCED, "announced as work by hand"
-        elif intent or (doubt and distrusts):
+        elif intent or (doubt and distrusts) or returns:
             needed, why = INTENDED, "a calculation announced without code"
         else:
             needed, why = UNANNOUNCED, "a calculation written out"
@@ -176,8 +179,10 @@ def _doubted(among: list[Sentence], found: list[Found]) -> Iterator[Found]:
 
 
 def _counts(step: Chain, sentence: Sentence) -> bool:
-    """An estimate is no work, nor is what a program is to go through."""
-    return not sentence.estimates and not (step.sides == 1 and sentence.names_code)
+    """An estimate is no work, nor is what everybody knows, or what a program is to go through."""
+    if sentence.estimates or sentence.recalls:
+        return False
+    return step.sides > 1 or not sentence.names_code
 
 
 def _reads_off(step: Chain, context: _Context) -> bool:
@@ -186,16 +191,20 @@ def _reads_off(step: Chain, context: _Context) -> bool:
     return step.sides == 2 and step.result in context.returned and step.operands <= stated
 
 
-def _derives_again(passage: list[Chain], text: str, context: _Context) -> bool:
-    """Whether a passage that nothing announces goes back to what a program has computed: it comes to a returned number,
-    or begins with the program's own numbers. One that goes on from a returned number is new work. ``text`` is the passage
-    from the start of its first sentence."""
+def _comes_back(passage: list[Chain], context: _Context) -> bool:
+    """Whether a passage that nothing announces comes to a number that a program has returned. One that goes on from a
+    returned number is new work."""
     returned = {value for value in context.returned if value >= 10} - context.given
-    if passage[0].operands & returned:
+    results = {value for step in passage if not _reads_off(step, context) for value in step.results}
+    return bool(results & returned) and not passage[0].operands & returned
+
+
+def _begins_again(passage: list[Chain], text: str, context: _Context) -> bool:
+    """Whether it begins with the program's own numbers. ``text`` is the passage from the start of its first sentence."""
+    if passage[0].operands & context.returned - context.given:
         return False
-    results = {value for step in passage for value in step.results}
-    begin = text[: len(text) - (passage[-1].end - passage[0].end)]
-    return bool(results & returned) or any(v >= 10 for v in _values(begin) & context.programmed)
+    begin = text[: len(text) - (max(s.end for s in passage) - passage[0].end)]
+    return any(value >= 10 for value in _values(begin) & context.programmed)
 
 
 def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:

@@ -67,7 +67,8 @@ _PARTS = re.compile(r"(?<![\d+])\d{1,3}(?:\s?\+\s?\d{1,3}){1,15}(?=\s?(?:[;,，�
 def _arrangements(text: str, known: Known) -> Iterator[Chain]:
     """Objects written out: pairs and triples, words over a few letters, sums of parts."""
     yield from _runs([m for m in _TUPLE.finditer(text) if not known.holds(m[0])], at_least=5, within=30)
-    yield from _runs(list(_PARTS.finditer(text)), at_least=5, within=30)
+    for run in _runs(list(_PARTS.finditer(text)), at_least=5, within=30):
+        yield replace(run, weight=text.count("+", run.start, run.end))
     for match in _WORDS.finditer(text):
         if not known.holds(match[0]):
             yield _step(match, len(re.findall(r"\w+", match[0])))
@@ -77,6 +78,7 @@ _CASE = re.compile(
     r"(?<![\w=+*/^(])\$?(?:"
     r"(?:(?:if|for|when|with|try|check|take|case|第|当|若|取|设)\s?\$?)?[a-zA-Z]{1,3}(?:_\d)?\s?=\s?(?:±|\\pm\s?)?-?\d{1,6}\$?时?\s?(?:[:：,，]|is\b|gives?\b|it's\b|→|有)"
     r"|(?:case|step|row|after(?: step)?|day|year|round|iteration|with|for|number)\s\$?\d{1,5}\$?\s?(?:[:：,，]|is\b|gives?\b|it's\b|→)"
+    r"|[a-z]{3,12} \d{1,5}:"
     r"|(?:第\s?\d{1,4}\s?[步次天年轮项行个]|\d{1,5})\s?[:：]"
     r")",
     re.IGNORECASE,
@@ -91,7 +93,7 @@ def _cases(text: str, known: Known) -> Iterator[Chain]:
         after = _AFTER_CASE.match(text, case.end())
         if after is not None and value_of(after["number"]) not in known.values:
             cases.append(case)
-    yield from _runs(cases, at_least=4, within=90)
+    yield from _runs(cases, at_least=3, within=90)
 
 
 _ASSIGNED = re.compile(
@@ -104,12 +106,12 @@ def _sequences(text: str, known: Known) -> Iterator[Chain]:
     """Values of a function or a sequence, written down without their making: ``a_9 = 1393``."""
     for match in _ASSIGNED.finditer(text):
         value = value_of(match["value"])
-        if value not in known.values and value >= 3:
+        if value not in known.values and (value >= 3 or value.denominator > 1):
             yield _step(match, min(3, len(match["value"].replace(",", ""))), [value])
 
 
 _COLUMN = re.compile(
-    r"\b(?:remainders?|leaving|leaves|carry(?:ing)?|borrow(?:ing)?|bring(?:ing)? down|write|goes into|go into)"
+    r"\b(?:remainders?|leaving|leaves|carry(?:ing)?|borrow(?:ing)?|bring(?:ing)? down|write|put(?:ting)? down|goes into|go into)"
     r"(?: is| of| a| the| next)?:? \$?\d|\d (?:doesn't|does not) (?:go|divide)\b|\bnot divisible\b|\d\)?,? (?:no|yes)\b"
     r"|余\s?数?(?:是|为)?\s?\d|[进借写商]\s?[一二\d]|不行|不整除|不能整除",
     re.IGNORECASE,
@@ -139,7 +141,7 @@ _POWER = r"(?:\^\{?\d{1,3}\}?|[²³⁴⁵⁶⁷⁸⁹])?"
 _TERM = rf"(?:\d{{0,6}} ?[a-z]{_POWER}(?:[a-z]{_POWER}){{0,2}}|\d{{1,9}})(?![A-Za-z\d])"
 _SUM_OF_TERMS = re.compile(rf"(?<![A-Za-z0-9.^{{]){_TERM}(?: ?[-+−] ?{_TERM}){{2,40}}")
 _PRODUCT_OF_TERMS = re.compile(
-    rf"(?<![A-Za-z0-9.])\d{{0,4}}[a-z]{_POWER} ?(?:\\cdot|\\times|[·×*]) ?\(?-?\d{{0,4}}[a-z]?{_POWER}\)? ?= ?-?\d{{0,6}}[a-z]"
+    rf"(?<![A-Za-z0-9.])\d{{0,4}}[a-z]{_POWER} ?(?:\\cdot|\\times|\\div|[·×*÷/]) ?\(?-?\d{{0,4}}[a-z]?{_POWER}\)? ?= ?-?\d{{0,6}}[a-z]"
 )
 
 
@@ -149,9 +151,36 @@ def _expansions(text: str, known: Known) -> Iterator[Chain]:
         if re.search(r"[a-z]", match[0]) and not known.holds(match[0]):
             terms = len(re.findall(r"[-+−]", match[0]))
             large = sum(len(n) - 1 for n in re.findall(r"(?<![\^{\d])\d+", match[0]))
-            yield _step(match, max(0, terms - 3) + large)
+            yield _step(match, max(0, terms - 5) + large)
     for match in _PRODUCT_OF_TERMS.finditer(text):
-        yield _step(match, 2)
+        yield _step(match, 3)
+
+
+_DENSE = 28
+"""Characters between two numbers of a dense run at most."""
+_FREE_NUMBER = re.compile(rf"(?<!\^)(?<!\^\{{){NUMBER}")
+
+
+def dense_runs(text: str, known: Known) -> list[Chain]:
+    """Many new numbers close to one another, whatever the words between them: what most work by hand looks like."""
+    found: list[Chain] = []
+    run: list[re.Match[str]] = []
+
+    def finish() -> None:
+        new = [number for number in run if value_of(number[0]) not in known.values]
+        if len(new) >= 4:
+            digits = sum(min(6, len(re.sub(r"\D", "", number))) for number in {n[0] for n in new})
+            weight = max(0, (digits + len(new)) // 3 - 1)
+            end = run[-1].end()
+            found.append(Chain(new[0].start(), end, weight, 1, frozenset(), frozenset(), Fraction(0)))
+        run.clear()
+
+    for match in _FREE_NUMBER.finditer(text):
+        if run and match.start() - run[-1].end() > _DENSE:
+            finish()
+        run.append(match)
+    finish()
+    return found
 
 
 def _step(match: re.Match[str], weight: int, results: Iterable[Fraction] = ()) -> Chain:

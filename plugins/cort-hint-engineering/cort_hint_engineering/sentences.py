@@ -16,7 +16,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
 # --- announcements --------------------------------------------------------------------------------------------------
 _CALCULATE = (
     r"(?:compute|calculate|multiply|add|subtract|divide|evaluate|expand|simplify|enumerate|list|count|factor|tabulate|square"
-    r"|sum|work (?:it|this|that|them|out)|(?:do|figure out|go through|carry out|run through|step through) (?:it|this|that|the|them|all|each))"
+    r"|sum|work (?:it|this|that|them|out)|write (?:down|out)|(?:do|figure out|go through|carry out|run through|step through) (?:it|this|that|the|them|all|each))"
 )
 _CALCULATING = r"(?:comput|calculat|multiply|add|subtract|divid|evaluat|expand|enumerat|list|count|tabulat|squar|summ)ing"
 _BY_HAND = _any(
@@ -52,6 +52,9 @@ _CHECK = _any(
     r"\bre-?(?:compute|calculate|do|derive|count|add|evaluate|run|work)\b",
     r"\bsee (?:if|whether) (?:that|this|it) (?:holds|is right|makes sense|adds up|works)",
     r"\b(?:prove|convince myself)\b",
+    r"\bplug\w*\b.{0,40}\b(?:back|in(?:to)?)\b|\bsubstitut\w+\b.{0,30}\b(?:back|into the (?:first|original|equations?))\b",
+    r"\btest(?:ing)? (?:it|this|that|these|them)\b|\b(?:whether|if) (?:this|it|that) (?:agrees|is right|is correct|makes sense|matches)\b",
+    r"\bthink (?:it|this|that) (?:over|through)\b|\b(?:derive|work|count|add|do) (?:it|this|this one|that|them)(?: out)? (?:myself|on my own|again)\b",
     r"验证|检查|检验|核对|核实|核验|确认|验算|复核|复查|再算|再数|再来一遍|重新算|重新计算|数一数",
 )
 _QUESTION = _any(
@@ -60,6 +63,14 @@ _QUESTION = _any(
     r"\bis (?:that|this|it|the (?:result|answer|output|number|value|count|sum|total)|\S{1,24}) "
     r"(?:really |actually |truly |even |indeed )?(?:right|correct|true|accurate|plausible|possible|reasonable)\b",
     r"\b(?:is|are|was) (?:it|that|this|they|there) (?:really|actually|truly)\b",
+    r"\b(?:uneasy|nervous|uncomfortable|hesitate|not at ease)\b|\bwhat if\b.{0,60}\b(?:wrong|off|error|missed|incorrect)\b",
+    r"\b(?:could|might|may) (?:well )?be (?:off|wrong|mistaken|incorrect)\b|\brely on\b|\bgets?\b.{0,40}\bwrong\b",
+    r"\b(?:ought to|should) be (?:more|less|fewer|bigger|larger|smaller|higher|lower|about|around|\S{1,14}[.,])",
+    r"\b(?:more|less|fewer|\w+er) than (?:i|one) (?:\w+ )?(?:imagined|expected|thought|guess|anticipated|would)\w*\b",
+    r"\b(?:did not|didn't|wouldn't have|would not have) (?:really )?(?:expect|guess)\w*\b|\b(?:would|'d) have (?:guessed|expected|thought)\b",
+    r"\b(?:match|fit|agree with|square with)(?:es)? (?:with )?my (?:intuition|expectation|memory|estimate|guess)\w*\b|\bi (?:have|had) a feeling\b",
+    r"\bthink (?:it|this|that) (?:all )?(?:over|through)\b|\breason (?:about )?(?:whether|if|it|this|that)\b",
+    r"\bdid (?:\w+ ){1,5}really\b|\bmaybe i (?:shouldn't|should not)\b|\b(?:well|hmm)?\W{0,5}do i\?",
     r"\bcould (?:that|this|it) (?:really |actually )?be\b",
     r"\b(?:not|isn't|aren't|n't) (?:so |entirely |quite |really |completely |fully |totally |100% |very |too )?"
     r"(?:sure|certain|convinced|confident|trust|believe|comfortable)\b",
@@ -70,7 +81,7 @@ _QUESTION = _any(
     r"\b(?:python|the (?:code|program|computer|interpreter|script|output|machine)|it|sympy)\W+(?:\w+\W+){0,2}?"
     r"(?:might|may|could|can|gives?|gave|made|makes?|has|have|got)\W+(?:\w+\W+){0,3}?(?:wrong|mistaken?|errors?|miscount\w*|missed|off|incorrect)\b",
     r"[对正][确]?吗|是吗|真的|不太?确定|怀疑|不(?:太|敢|能)?(?:完全)?相信|可信|可靠吗|奇怪|有点(?:少|多|大|小)|(?:太|偏|过)(?:少|多|大|小)"
-    r"|会不会.{0,10}(?:错|漏|偏)|是不是.{0,10}(?:错|漏)|不对",
+    r"|会不会.{0,10}(?:错|漏|偏|问题)|是不是.{0,10}(?:错|漏)|不对",
 )
 _LEAD = re.compile(
     r"^\W*(?:wait|hmm+|hold on|but|actually|really|alternatively|let me see|等等|等一下|嗯|不过)(?:\b|(?=[，,。]))",
@@ -101,8 +112,13 @@ _DECLINED = _any(
 )
 _ESTIMATE = _any(
     r"~\s?\d",
-    r"\b(?:roughly|approximately|approx|estimate\w*|ballpark|order of|(?:about|around) \d[\d,]*\b(?!\.\d)|close to|at most|crude(?:ly)?)\b",
+    r"\b(?:roughly|approximately|(?<!\\)approx|estimate\w*|ballpark|order of|(?:about|around) \d[\d,]*\b(?!\.\d)|close to|at most|crude(?:ly)?)\b",
     r"大约|大概|估计|估算|左右",
+)
+
+_RECALLS = _any(
+    r"\bwell[- ]known\b|\b(?:recall|remember)\b(?! (?:doing|computing))|\b(?:it is|it's|as is|are) (?:well )?known\b|\b(?:i|we) know (?:that|the)\b",
+    r"众所周知|我们知道|常见的|已知",
 )
 
 _END = re.compile(r"[.!?…][\"')\]*]*\s+|[。！？]\s*|\n\s*")
@@ -165,6 +181,11 @@ class Sentence:
     @cached_property
     def estimates(self) -> bool:
         return bool(_ESTIMATE.search(self.text))
+
+    @cached_property
+    def recalls(self) -> bool:
+        """States what everybody knows."""
+        return bool(_RECALLS.search(self.text)) and not self.doubt
 
     @cached_property
     def leads(self) -> bool:
