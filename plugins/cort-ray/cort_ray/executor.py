@@ -161,14 +161,23 @@ class RayExecutor(Executor):
 
     # --- workers ----------------------------------------------------------------------------------------------
     def _connect(self, ray: Any) -> None:
-        if not ray.is_initialized():
+        if ray.is_initialized():
+            return
+        try:
             ray.init(
                 address=self.config.address,
                 log_to_driver=False,
                 logging_level="WARNING",
                 configure_logging=False,
             )
-            self._own_cluster = True
+        except Exception as error:  # Ray raises what it likes
+            where = f"at {self.config.address}" if self.config.address else "here"
+            raise InfrastructureError(
+                f"there is no Ray cluster {where}: {str(error).strip() or type(error).__name__}",
+                "`ray status` shows the cluster; one of this machine alone fails to start where the machine is very busy:"
+                " run again, what is done is kept",
+            ) from error
+        self._own_cluster = True
 
     def _hire(self, ray: Any, job: RolloutJob, runtime: Runtime, share: int) -> Hand:
         from cort_ray.worker import Worker

@@ -142,3 +142,16 @@ def test_a_live_module_is_refused_with_the_way_out(runtime: Runtime) -> None:
     ) as error:
         list(RayExecutor().map(batch, runtime))
     assert 'placement = "disk"' in str(error.value)
+
+
+def test_a_cluster_that_cannot_be_found_is_a_clear_error(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from cort_ray.executor import RayExecutor
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    nowhere = runtime.open(RayExecutor(RayExecutor.Config(address="no address at all")))
+    with pytest.raises(cort.InfrastructureError, match="there is no Ray cluster at no address at all"):
+        list(nowhere.map(job(1), runtime))
+    assert not ray.is_initialized()
