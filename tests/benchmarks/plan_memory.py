@@ -149,9 +149,9 @@ def sft(shape: str, length: int = 256, uneven: bool = False, **options: Any) -> 
 
 
 def grpo(shape: str, length: int = 256, **options: Any) -> Case:
-    """Two steps of four groups of four, rolled out by nobody: the trajectories are random."""
+    """Two steps of two groups of four, rolled out by nobody: the trajectories are random."""
     config = GroupRelativeTrainer.Config(
-        **{"steps": 2, "prompts_per_step": 4, "num_generations": 4, "micro_batch": 4, **options}
+        **{"steps": 2, "prompts_per_step": 2, "num_generations": 4, "micro_batch": 4, **options}
     )
     trainer = GroupRelativeTrainer(config)
 

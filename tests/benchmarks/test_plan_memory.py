@@ -25,6 +25,7 @@ def test_the_miniature_takes_the_memory_that_the_plan_says(work: Callable[[str],
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("work", [sft, grpo, generation], ids=lambda work: work.__name__)
 def test_three_shapes_take_the_memory_that_the_plan_says(work: Callable[[str], Case], shape: str) -> None:
@@ -32,6 +33,7 @@ def test_three_shapes_take_the_memory_that_the_plan_says(work: Callable[[str], C
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", ["like the miniature", "deep, untied"])
 @pytest.mark.parametrize(
     "options",
@@ -52,6 +54,7 @@ def test_options_of_a_training_take_the_memory_that_the_plan_says(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("options", [{"lora": {"rank": 8}}, {"packing": True}, {"policy_lag": 1}], ids=str)
 def test_options_of_grpo_take_the_memory_that_the_plan_says(options: dict[str, object]) -> None:
     holds(grpo("deep, untied", **options))
