@@ -166,3 +166,15 @@ def test_a_log_that_does_not_remember_writes_all_the_same(tmp_path: Path) -> Non
         log.append(line)
         log.close()
     assert list(read_trajectories(tmp_path / "t.jsonl")) == [t for line in LINES for t in line]
+
+
+def test_a_log_tells_its_keys_by_sample_and_then_by_task(tmp_path: Path) -> None:
+    log = TrajectoryLog(tmp_path / "t.jsonl")
+    for line in reversed(LINES):
+        log.append(line)
+    log.append(made('odd "task" ~1', 10))
+    assert list(log.keys()) == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ('odd "task" ~1', 10)]
+    log.close()
+    again = TrajectoryLog(tmp_path / "t.jsonl")
+    assert len(list(again.keys())) == len(again) == 5
+    again.close()
