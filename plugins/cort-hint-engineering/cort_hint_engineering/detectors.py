@@ -28,7 +28,9 @@ UNANNOUNCED = 7
 """After nothing of the kind."""
 REACH = 300
 """Characters over which an announcement carries to the arithmetic that follows."""
-PAUSE = 160
+FRESH = 4
+"""Sentences after an output within which work by hand is taken to be about it."""
+PAUSE = 100
 """Characters between two equalities of one passage at most."""
 PROSE = 2
 """Sentences for which a doubt has to go on in prose."""
@@ -69,6 +71,8 @@ class _Context:
     """Numbers in the programs that had run."""
     text: str
     """The problem and the outputs, without spaces."""
+    follows: bool
+    """The stretch comes right after the output of a program that did not fail."""
 
 
 Kind = Literal["delayed", "distrust"]
@@ -86,13 +90,17 @@ def _faults(trajectory: Trajectory) -> Iterator[tuple[Kind, Span]]:
         texts = [trajectory.task.prompt]
         returned: set[Fraction] = set()
         programmed: set[Fraction] = set()
+        follows = False
         for turn, _, turn_end in trajectory.segments():
-            if turn_end <= start and turn.result is not None and turn.result.outcome == Outcome.OK:
+            if turn_end > start or turn.result is None:
+                continue
+            follows = turn.result.outcome == Outcome.OK
+            if follows:
                 texts.append(turn.result.text)
                 returned |= _values(turn.result.text)
                 programmed |= _values((turn.call.code if turn.call else None) or "")
         seen = re.sub(r"\s", "", "\n".join(texts))
-        context = _Context(given, frozenset(returned), frozenset(programmed), seen)
+        context = _Context(given, frozenset(returned), frozenset(programmed), seen, follows)
         for kind, a, b, reason in _in_stretch(text, context):
             yield kind, Span(start + a, start + b, response[start + a : start + b], reason)
 
@@ -121,40 +129,68 @@ def _worked_out(text: str, among: list[Sentence], work: list[Chain], context: _C
     """Passages of work by hand that weigh enough."""
     previous_end = 0
     for passage in _passages(step for step in work if _counts(step, among[place(step.start, among)])):
-        first, last = passage[0].start, max(step.end for step in passage)
-        here = place(first, among)
-        before = among[max(0, here - REACH) : here + 1]  # a sentence has at least one character
-        lead = [s for s in before if s.start >= previous_end and first - s.end <= REACH]
-        previous_end = last
-        manual = next((s for s in lead if s.manual), None)
-        doubt = next((s for s in lead if s.doubt), None)
-        intent = next((s for s in lead[-3:] if s.intent), None)
-        returns = bool(context.returned) and _comes_back(passage, context)
-        distrusts = bool(context.returned) and (
-            doubt is not None or returns or _begins_again(passage, text[among[here].start : last], context)
-        )
-        weight = sum(step.weight for step in passage if manual or not _reads_off(step, context))
+        for part in _announced_parts(passage, among):
+            fault = _judged(part, previous_end, text, among, context)
+            previous_end = max(step.end for step in part)
+            if fault is not None:
+                rest = max(step.end for step in passage)
+                yield fault[0], fault[1], rest, fault[3]
+                previous_end = rest
+                break
 
-        if manual:
-            needed, why = ANNOUNCED, "announced as work by hand"
-        elif intent or (doubt and distrusts) or returns:
-            needed, why = INTENDED, "a calculation announced without code"
-        else:
-            needed, why = UNANNOUNCED, "a calculation written out"
-        if weight < needed:
-            continue
-        cues = [s.start for s in (manual or intent, doubt if distrusts else None) if s is not None]
-        begin = place(min(cues, default=first), among)
-        while begin > 0 and among[begin - 1].leads:
-            begin -= 1
-        if distrusts:
-            why = "derives a returned number again"
-        yield (
-            "distrust" if distrusts else "delayed",
-            among[begin].start,
-            last,
-            f"{why}: {weight} digit operations",
-        )
+
+def _judged(
+    passage: list[Chain], previous_end: int, text: str, among: list[Sentence], context: _Context
+) -> Found | None:
+    first, last = passage[0].start, max(step.end for step in passage)
+    here = place(first, among)
+    before = range(max(0, here - REACH), here + 1)  # a sentence has at least one character
+    lead = [n for n in before if among[n].start >= previous_end and first - among[n].end <= REACH]
+    manual = [n for n in lead if among[n].manual]
+    intent = [n for n in lead[-3:] if among[n].intent]
+    doubt = [n for n in lead if among[n].doubt]
+    returns = bool(context.returned) and _comes_back(passage, context)
+    distrusts = bool(context.returned) and (
+        bool(doubt)
+        or returns
+        or _begins_again(passage, text[among[here].start : last], context)
+        or (context.follows and here < FRESH and not _goes_on(passage, [among[n] for n in lead], context))
+    )
+    if manual:
+        needed, why = ANNOUNCED, "announced as work by hand"
+    elif intent or (doubt and distrusts) or returns:
+        needed, why = INTENDED, "a calculation announced without code"
+    else:
+        needed, why = UNANNOUNCED, "a calculation written out"
+    weight = _weight([step for step in passage if manual or not _reads_off(step, context)], needed)
+    if weight < needed:
+        return None
+    begin = _first_of_row(here, manual, 6) if manual else _first_of_row(here, intent, 2)
+    if distrusts:
+        begin = min(begin, _first_of_row(here, doubt, 4))
+        why = "derives a returned number again"
+    while begin > 0 and among[begin - 1].leads:
+        begin -= 1
+    kind: Kind = "distrust" if distrusts else "delayed"
+    return kind, among[begin].start, last, f"{why}: {weight} digit operations"
+
+
+def _weight(work: list[Chain], needed: int) -> int:
+    """Of a passage. Where nothing announces them, a few sums that anyone does in the head weigh nothing."""
+    light = [step for step in work if step.weight <= 1 and step.sides == 2]
+    weight = sum(step.weight for step in work)
+    return weight - len(light) if needed == UNANNOUNCED and len(light) < 5 else weight
+
+
+def _first_of_row(here: int, cues: list[int], apart: int) -> int:
+    """Where the announcements begin that lead up to the sentence ``here``, none further from the one after it than
+    ``apart`` sentences; ``here``, where none does."""
+    begin = here
+    for n in reversed(cues):
+        if begin - n > apart:
+            break
+        begin = n
+    return begin
 
 
 def _doubted(among: list[Sentence], found: list[Found]) -> Iterator[Found]:
@@ -207,6 +243,12 @@ def _begins_again(passage: list[Chain], text: str, context: _Context) -> bool:
     return any(value >= 10 for value in _values(begin) & context.programmed)
 
 
+def _goes_on(passage: list[Chain], lead: list[Sentence], context: _Context) -> bool:
+    """Whether what is worked out right after an output is said to be something else, or starts from the output."""
+    used = passage[0].operands & context.returned - context.given
+    return bool(used) or any(sentence.proceeds for sentence in lead)
+
+
 def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
     passage: list[Chain] = []
     for step in steps:
@@ -216,3 +258,17 @@ def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
         passage.append(step)
     if passage:
         yield passage
+
+
+def _announced_parts(passage: list[Chain], among: list[Sentence]) -> Iterator[list[Chain]]:
+    """The passage, and where a sentence in it announces a calculation or a check, what comes before that and what after:
+    a small sum on the way there is no part of what is announced."""
+    part: list[Chain] = []
+    for step in passage:
+        if part:
+            between = among[place(part[-1].end, among) + 1 : place(step.start, among) + 1]
+            if any(sentence.manual or sentence.intent or sentence.doubt for sentence in between):
+                yield part
+                part = []
+        part.append(step)
+    yield part

@@ -168,9 +168,9 @@ def dense_runs(text: str, known: Known) -> list[Chain]:
 
     def finish() -> None:
         new = [number for number in run if value_of(number[0]) not in known.values]
-        if len(new) >= 4:
-            digits = sum(min(6, len(re.sub(r"\D", "", number))) for number in {n[0] for n in new})
-            weight = max(0, (digits + len(new)) // 3 - 1)
+        digits = sum(min(6, len(re.sub(r"\D", "", number))) for number in {n[0] for n in new})
+        if len(new) >= 6 or (len(new) >= 4 and digits >= 20):
+            weight = (digits + len(new)) // 3 - (2 if digits < 20 else 1)
             end = run[-1].end()
             found.append(Chain(new[0].start(), end, weight, 1, frozenset(), frozenset(), Fraction(0)))
         run.clear()

@@ -118,7 +118,13 @@ _ESTIMATE = _any(
 
 _RECALLS = _any(
     r"\bwell[- ]known\b|\b(?:recall|remember)\b(?! (?:doing|computing))|\b(?:it is|it's|as is|are) (?:well )?known\b|\b(?:i|we) know (?:that|the)\b",
+    r"\bworks? (?:like this|as follows)\b|\bfor (?:example|instance)\b|\be\.g\.",
     r"众所周知|我们知道|常见的|已知",
+)
+
+_PROCEEDS = _any(
+    r"\b(?:now|next|second|third|remaining|other|another|also|still|rest|similarly|finally|continue|moving on|for the)\b",
+    r"接下来|下面|第[二三四]|然后|剩|另一|现在|继续|最后",
 )
 
 _END = re.compile(r"[.!?…][\"')\]*]*\s+|[。！？]\s*|\n\s*")
@@ -186,6 +192,11 @@ class Sentence:
     def recalls(self) -> bool:
         """States what everybody knows."""
         return bool(_RECALLS.search(self.text)) and not self.doubt
+
+    @cached_property
+    def proceeds(self) -> bool:
+        """Turns to something else."""
+        return bool(_PROCEEDS.search(self.text))
 
     @cached_property
     def leads(self) -> bool:
