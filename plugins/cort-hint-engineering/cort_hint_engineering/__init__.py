@@ -7,13 +7,24 @@ from cort_framework import Filter, HintInjector, hookimpl
 
 @hookimpl
 def cort_hint_injectors() -> list[type[HintInjector]]:
-    from cort_hint_engineering.injectors import DelayedComputationHint, OpeningHint, ResultDistrustHint
+    from cort_hint_engineering import injectors
 
-    return [OpeningHint, DelayedComputationHint, ResultDistrustHint]
+    return [
+        injectors.OpeningHint,
+        injectors.DelayedComputationHint,
+        injectors.ResultDistrustHint,
+        injectors.JudgedDelayedComputationHint,
+        injectors.JudgedResultDistrustHint,
+    ]
 
 
 @hookimpl
 def cort_filters() -> list[type[Filter]]:
-    from cort_hint_engineering.filters import NoDelayedComputation, NoResultDistrust
+    from cort_hint_engineering import filters
 
-    return [NoDelayedComputation, NoResultDistrust]
+    return [
+        filters.NoDelayedComputation,
+        filters.NoResultDistrust,
+        filters.NoJudgedDelayedComputation,
+        filters.NoJudgedResultDistrust,
+    ]

@@ -9,6 +9,7 @@ from cort_framework import hookimpl
 
 @hookimpl
 def cort_commands() -> list[click.Command]:
+    from cort_hint_engineering.measure import measure
     from cort_hint_engineering.review import review
 
-    return [review]
+    return [measure, review]

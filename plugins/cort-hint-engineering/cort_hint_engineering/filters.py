@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from cort_framework import Filter, Trajectory, Verdict
+from typing import Any, ClassVar
+
+from cort_framework import Filter, OpenContext, Trajectory, Verdict
 from cort_hint_engineering.detectors import Span, delayed_computation, result_distrust
+from cort_hint_engineering.judge import REQUIRES, Fault, Judge, JudgeConfig
 
 
 def _verdict(name: str, spans: list[Span]) -> Verdict:
@@ -30,3 +33,36 @@ class NoResultDistrust(Filter):
 
     def judge(self, trajectory: Trajectory) -> Verdict:
         return _verdict(self.name, result_distrust(trajectory))
+
+
+class _Judged(Filter):
+    config: Any
+    requires = REQUIRES
+    fault: ClassVar[Fault]
+    asked: Judge
+
+    class Config(JudgeConfig):
+        pass
+
+    async def open(self, context: OpenContext) -> None:
+        self.asked = Judge(self.fault, self.config.chat)
+
+    async def close(self) -> None:
+        await self.asked.close()
+
+    async def judge(self, trajectory: Trajectory) -> Verdict:
+        return _verdict(self.name, await self.asked.find(trajectory))
+
+
+class NoJudgedDelayedComputation(_Judged):
+    """Drops that in which a judge sees work by hand."""
+
+    name = "no-judged-delayed-computation"
+    fault = "delayed-computation"
+
+
+class NoJudgedResultDistrust(_Judged):
+    """Drops that in which a judge sees distrust of an output."""
+
+    name = "no-judged-result-distrust"
+    fault = "result-distrust"

@@ -1,13 +1,22 @@
-"""How good a detector is: its precision and recall on labelled spans, with intervals, by language and by phenomenon."""
+"""``cort hints measure``: how good a detector is, as precision and recall on labelled spans, with intervals, by language and by
+phenomenon."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from cort_hint_engineering.labelled import LabelledSpan
+import click
+
+from cort_framework.cli.options import echo_json, echo_table, json_option
+from cort_hint_engineering.detectors import delayed_computation, result_distrust
+from cort_hint_engineering.judge import Judge
+from cort_hint_engineering.labelled import LabelledSpan, labelled_spans
 
 ALIKE = 0.4
 """Share of the wording that two items of one phenomenon have in common when they are one passage."""
@@ -101,3 +110,116 @@ def _wording(item: LabelledSpan) -> set[str]:
 
 def _alike(a: set[str], b: set[str]) -> bool:
     return len(a & b) >= ALIKE * min(len(a), len(b))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True)
+)
+@click.option("--misses", is_flag=True, help="Also each fault that was missed, and what was taken for one.")
+@click.option("--judge", "url", metavar="URL", help="Measure a judge at this endpoint (…/v1), not the rules.")
+@click.option("--judge-model", default="default", help="The judge's name there.")
+@click.option("--judge-cache", type=click.Path(path_type=Path, file_okay=False), help="Keeps its answers.")
+@click.option("--max-questions", type=click.IntRange(min=1), help="As many as the judge may be asked.")
+@json_option
+def measure(
+    files: tuple[Path, ...],
+    misses: bool,
+    url: str | None,
+    judge_model: str,
+    judge_cache: Path | None,
+    max_questions: int | None,
+    as_json: bool,
+) -> None:
+    """Precision and recall of the detectors on FILEs of labelled spans.
+
+    A fault is found where a detector's span overlaps it and begins inside it or at most one sentence before. Intervals are
+    at 95 %, and count items that differ by their numbers alone as one passage.
+    """
+    items = [item for file in files for item in labelled_spans(file)]
+    malformed = None
+    if url is None:
+        found = [_by_rules(item) for item in items]
+    else:
+        settings = {"url": url, "judge": judge_model, "cache": judge_cache, "max_questions": max_questions}
+        found, malformed = asyncio.run(_by_judge(items, settings))
+    rows = measured(items, found)
+    groups = list(_groups(rows))
+    if as_json:
+        result: dict[str, Any] = {"groups": [{"kind": k, "group": g, **_plain(f)} for k, g, f in groups]}
+        if malformed is not None:
+            result["malformed"] = malformed
+        if misses:
+            result["misses"] = [{"kind": r.item.kind, "id": r.item.id, **said} for r, said in _wrong(rows)]
+        echo_json(result)
+        return
+    header = ["kind", "items", "faults", "none", "precision", "95 %", "recall", "95 %"]
+    table = []
+    for kind, group, f in groups:
+        cells = [str(f.positives), str(f.negatives), *_cells(f.precision), *_cells(f.recall)]
+        table.append([kind, group, *cells])
+    echo_table(header, table)
+    if malformed is not None:
+        click.echo(f"\n{malformed} answers of the judge, or parts of them, could not be used")
+    if misses:
+        click.echo()
+        for row, said in _wrong(rows):
+            click.echo(f"{said['what']} {row.item.id} ({row.item.phenomenon}): {said['text']}")
+
+
+def _by_rules(item: LabelledSpan) -> list[tuple[int, int]]:
+    detect = delayed_computation if item.kind == "delayed-computation" else result_distrust
+    return [(span.start, span.end) for span in detect(item.trajectory())]
+
+
+async def _by_judge(
+    items: Sequence[LabelledSpan], settings: dict[str, Any]
+) -> tuple[list[list[tuple[int, int]]], int]:
+    judges = {kind: Judge(kind, settings) for kind in dict.fromkeys(item.kind for item in items)}
+    try:
+        spans = await asyncio.gather(*(judges[item.kind].find(item.trajectory()) for item in items))
+    finally:
+        await asyncio.gather(*(judge.close() for judge in judges.values()))
+    return [[(s.start, s.end) for s in each] for each in spans], sum(j.malformed for j in judges.values())
+
+
+def _groups(rows: Sequence[Measured]) -> Iterator[tuple[str, str, Figures]]:
+    for kind in sorted({row.item.kind for row in rows}):
+        own = [row for row in rows if row.item.kind == kind]
+        yield kind, "all", figures(own)
+        for language in sorted({row.item.language for row in own}):
+            yield kind, language, figures([row for row in own if row.item.language == language])
+        for phenomenon in sorted({row.item.phenomenon for row in own}):
+            yield kind, phenomenon, figures([row for row in own if row.item.phenomenon == phenomenon])
+
+
+def _wrong(rows: Sequence[Measured]) -> Iterator[tuple[Measured, dict[str, str]]]:
+    for row in rows:
+        if row.item.span is not None and not row.hit:
+            yield row, {"what": "missed", "text": _short(row.item.fault)}
+        if row.false:
+            text = " … ".join(row.item.response[a:b] for a, b in row.found)
+            yield row, {"what": "false", "text": _short(text)}
+
+
+def _cells(share: Share) -> tuple[str, str]:
+    if share.value is None or share.interval is None:
+        return "-", "-"
+    low, high = share.interval
+    return f"{share.value:.3f} ({share.right}/{share.total})", f"{low:.3f}–{high:.3f}"
+
+
+def _plain(f: Figures) -> dict[str, Any]:
+    shares = {"precision": f.precision, "recall": f.recall}
+    return {
+        "positives": f.positives,
+        "negatives": f.negatives,
+        "false": f.false,
+        **{k: {**asdict(s), "value": s.value, "interval": s.interval} for k, s in shares.items()},
+    }
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
