@@ -86,6 +86,8 @@ def _weight(left: str, operator: str, right: str) -> int:
         return max(a, b)
     if operator == "^":
         exponent = int(right) if right.isdigit() and len(right) < 4 else 2
+        if exponent >= 20:  # a power that is reasoned about, not multiplied out
+            return 2
         return a * a * min(max(exponent - 1, 0), 4)
     if value_of(right) == 1 or (operator == "*" and value_of(left) == 1):
         return 0

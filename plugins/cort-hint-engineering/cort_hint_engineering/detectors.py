@@ -22,12 +22,16 @@ from cort_hint_engineering.sentences import Sentence, place, sentences
 
 ANNOUNCED = 1
 """Digit operations that make a fault after "by hand" or "step by step"."""
-INTENDED = 3
-"""After "let me compute" and its like, or after a doubt about an output."""
+DOUBTED = 3
+"""After a doubt about an output, or where the work comes to a number that was returned."""
+INTENDED = 4
+"""After "let me compute" and its like."""
 UNANNOUNCED = 7
 """After nothing of the kind."""
 REACH = 300
 """Characters over which an announcement carries to the arithmetic that follows."""
+LIGHT = 3
+"""Digit operations that are not yet the beginning of a passage."""
 FRESH = 4
 """Sentences after an output within which work by hand is taken to be about it."""
 PAUSE = 100
@@ -154,11 +158,13 @@ def _judged(
         bool(doubt)
         or returns
         or _begins_again(passage, text[among[here].start : last], context)
-        or (context.follows and here < FRESH and not _goes_on(passage, [among[n] for n in lead], context))
+        or (here < FRESH and _goes_back(passage, text[first:last], [among[n] for n in lead], context))
     )
     if manual:
         needed, why = ANNOUNCED, "announced as work by hand"
-    elif intent or (doubt and distrusts) or returns:
+    elif (doubt and distrusts) or returns:
+        needed, why = DOUBTED, "derives a returned number again"
+    elif intent:
         needed, why = INTENDED, "a calculation announced without code"
     else:
         needed, why = UNANNOUNCED, "a calculation written out"
@@ -243,10 +249,14 @@ def _begins_again(passage: list[Chain], text: str, context: _Context) -> bool:
     return any(value >= 10 for value in _values(begin) & context.programmed)
 
 
-def _goes_on(passage: list[Chain], lead: list[Sentence], context: _Context) -> bool:
-    """Whether what is worked out right after an output is said to be something else, or starts from the output."""
+def _goes_back(passage: list[Chain], text: str, lead: list[Sentence], context: _Context) -> bool:
+    """Whether what is worked out right after an output is about it: unless it starts from the output, is said to be
+    something else, or has nothing to do with the numbers that were returned."""
     used = passage[0].operands & context.returned - context.given
-    return bool(used) or any(sentence.proceeds for sentence in lead)
+    if not context.follows or used or any(sentence.proceeds for sentence in lead):
+        return False
+    telling = {value for value in context.returned if value >= 10} - context.given
+    return not telling or bool(telling & _values(text))
 
 
 def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
@@ -261,13 +271,15 @@ def _passages(steps: Iterable[Chain]) -> Iterator[list[Chain]]:
 
 
 def _announced_parts(passage: list[Chain], among: list[Sentence]) -> Iterator[list[Chain]]:
-    """The passage, and where a sentence in it announces a calculation or a check, what comes before that and what after:
-    a small sum on the way there is no part of what is announced."""
+    """The passage; in parts, where a sentence in it announces a calculation or a check, or where little is worked out before
+    a sentence of words alone: a small sum on the way there is no part of the work."""
     part: list[Chain] = []
     for step in passage:
         if part:
             between = among[place(part[-1].end, among) + 1 : place(step.start, among) + 1]
-            if any(sentence.manual or sentence.intent or sentence.doubt for sentence in between):
+            announced = any(sentence.manual or sentence.intent or sentence.doubt for sentence in between)
+            light = sum(before.weight for before in part) <= LIGHT
+            if announced or (light and any(len(sentence.text) > 25 for sentence in between[:-1])):
                 yield part
                 part = []
         part.append(step)

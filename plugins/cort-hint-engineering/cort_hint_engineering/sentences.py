@@ -117,13 +117,13 @@ _ESTIMATE = _any(
 )
 
 _RECALLS = _any(
-    r"\bwell[- ]known\b|\b(?:recall|remember)\b(?! (?:doing|computing))|\b(?:it is|it's|as is|are) (?:well )?known\b|\b(?:i|we) know (?:that|the)\b",
+    r"\bwell[- ]known\b|\b(?:which|as) (?:i|we|everyone) know|\b(?:recall|remember)\b(?! (?:doing|computing))|\b(?:it is|it's|as is|are) (?:well )?known\b|\b(?:i|we) know (?:that|the)\b",
     r"\bworks? (?:like this|as follows)\b|\bfor (?:example|instance)\b|\be\.g\.",
     r"众所周知|我们知道|常见的|已知",
 )
 
 _PROCEEDS = _any(
-    r"\b(?:now|next|second|third|remaining|other|another|also|still|rest|similarly|finally|continue|moving on|for the)\b",
+    r"\b(?:now|next|second|third|remaining|other|another|also|still|rest|similarly|finally|continue|moving on|as for|for the|for [A-Z]|turn to)\b",
     r"接下来|下面|第[二三四]|然后|剩|另一|现在|继续|最后",
 )
 
