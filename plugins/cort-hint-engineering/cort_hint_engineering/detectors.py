@@ -157,7 +157,7 @@ def _judged(
     distrusts = bool(context.returned) and (
         bool(doubt)
         or returns
-        or _begins_again(passage, text[among[here].start : last], context)
+        or _begins_again(passage, text[among[here].start : last], [among[n] for n in lead], context)
         or (here < FRESH and _goes_back(passage, text[first:last], [among[n] for n in lead], context))
     )
     if manual:
@@ -168,14 +168,16 @@ def _judged(
         needed, why = INTENDED, "a calculation announced without code"
     else:
         needed, why = UNANNOUNCED, "a calculation written out"
-    weight = _weight([step for step in passage if manual or not _reads_off(step, context)], needed)
+    work = [step for step in passage if manual or not _reads_off(step, context)]
+    weight = _weight(work, needed)
     if weight < needed:
         return None
-    begin = _first_of_row(here, manual, 6) if manual else _first_of_row(here, intent, 2)
+    begin = _first_of_row(here, manual, among, 5) if manual else _first_of_row(here, intent, among, 1)
     if distrusts:
-        begin = min(begin, _first_of_row(here, doubt, 4))
+        begin = min(begin, _first_of_row(here, doubt, among, 3))
         why = "derives a returned number again"
-    while begin > 0 and among[begin - 1].leads:
+    first_lead = 0 if distrusts else begin - 1
+    while begin > max(0, first_lead) and among[begin - 1].leads:
         begin -= 1
     kind: Kind = "distrust" if distrusts else "delayed"
     return kind, among[begin].start, last, f"{why}: {weight} digit operations"
@@ -188,12 +190,13 @@ def _weight(work: list[Chain], needed: int) -> int:
     return weight - len(light) if needed == UNANNOUNCED and len(light) < 5 else weight
 
 
-def _first_of_row(here: int, cues: list[int], apart: int) -> int:
-    """Where the announcements begin that lead up to the sentence ``here``, none further from the one after it than
-    ``apart`` sentences; ``here``, where none does."""
+def _first_of_row(here: int, cues: list[int], among: list[Sentence], apart: int) -> int:
+    """Where the announcements begin that lead up to the sentence ``here``; ``here``, where none does. Between two of them
+    stand at most ``apart`` sentences, which are short or about numbers."""
     begin = here
     for n in reversed(cues):
-        if begin - n > apart:
+        between = among[n + 1 : begin]
+        if len(between) > apart or not all(s.short or s.numeric for s in between):
             break
         begin = n
     return begin
@@ -241,9 +244,10 @@ def _comes_back(passage: list[Chain], context: _Context) -> bool:
     return bool(results & returned) and not passage[0].operands & returned
 
 
-def _begins_again(passage: list[Chain], text: str, context: _Context) -> bool:
+def _begins_again(passage: list[Chain], text: str, lead: list[Sentence], context: _Context) -> bool:
     """Whether it begins with the program's own numbers. ``text`` is the passage from the start of its first sentence."""
-    if passage[0].operands & context.returned - context.given:
+    used = passage[0].operands & context.returned - context.given
+    if used or any(sentence.proceeds for sentence in lead):
         return False
     begin = text[: len(text) - (max(s.end for s in passage) - passage[0].end)]
     return any(value >= 10 for value in _values(begin) & context.programmed)
@@ -279,7 +283,7 @@ def _announced_parts(passage: list[Chain], among: list[Sentence]) -> Iterator[li
             between = among[place(part[-1].end, among) + 1 : place(step.start, among) + 1]
             announced = any(sentence.manual or sentence.intent or sentence.doubt for sentence in between)
             light = sum(before.weight for before in part) <= LIGHT
-            if announced or (light and any(len(sentence.text) > 25 for sentence in between[:-1])):
+            if announced or (light and any(not sentence.short for sentence in between[:-1])):
                 yield part
                 part = []
         part.append(step)

@@ -193,6 +193,14 @@ class Sentence:
         """States what everybody knows."""
         return bool(_RECALLS.search(self.text)) and not self.doubt
 
+    @property
+    def short(self) -> bool:
+        return len(self.text) <= 25
+
+    @cached_property
+    def numeric(self) -> bool:
+        return any(letter.isdigit() for letter in self.text)
+
     @cached_property
     def proceeds(self) -> bool:
         """Turns to something else."""
