@@ -7,9 +7,10 @@ problem or an output weighs nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from cort_hint_engineering.arithmetic import NUMBER, Chain, chains, plain, value_of
 
@@ -26,8 +27,35 @@ class Known:
         return re.sub(r"\s", "", text) in self.text
 
 
+BLOCK = 2000
+"""Characters after which what was found stays as it is, while the text grows on."""
+
+
 def steps(text: str, known: Known) -> list[Chain]:
-    """All that is worked out in a stretch of prose, by where it begins. Linear in the length of the text."""
+    """All that is worked out in a stretch of prose, by where it begins. Linear in the length of the text, and for a text that
+    grows, in what is new."""
+    return _in_blocks(_steps, text, known)
+
+
+def dense_runs(text: str, known: Known) -> list[Chain]:
+    """Many new numbers close to one another, whatever the words between them: what most work by hand looks like."""
+    return _in_blocks(_dense_runs, text, known)
+
+
+def _in_blocks(find: Callable[[str, Known], Sequence[Chain]], text: str, known: Known) -> list[Chain]:
+    """Blocks end with a line; where they do depends on nothing that follows."""
+    found: list[Chain] = []
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin + BLOCK) + 1 or len(text)
+        for step in find(text[begin:end], known):
+            found.append(replace(step, start=step.start + begin, end=step.end + begin))
+        begin = end
+    return found
+
+
+@lru_cache(maxsize=256)
+def _steps(text: str, known: Known) -> Sequence[Chain]:
     found = chains(text)
     for idea in (_lists, _arrangements, _cases, _sequences, _columns, _tables, _expansions):
         found += idea(text, known)
@@ -161,8 +189,8 @@ _DENSE = 28
 _FREE_NUMBER = re.compile(rf"(?<!\^)(?<!\^\{{){NUMBER}")
 
 
-def dense_runs(text: str, known: Known) -> list[Chain]:
-    """Many new numbers close to one another, whatever the words between them: what most work by hand looks like."""
+@lru_cache(maxsize=256)
+def _dense_runs(text: str, known: Known) -> Sequence[Chain]:
     found: list[Chain] = []
     run: list[re.Match[str]] = []
 

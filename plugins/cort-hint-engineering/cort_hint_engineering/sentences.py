@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
@@ -130,6 +130,13 @@ _PROCEEDS = _any(
 _END = re.compile(r"[.!?…][\"')\]*]*\s+|[。！？]\s*|\n\s*")
 
 
+@lru_cache(
+    maxsize=20_000
+)  # a growing text is looked through many times, and most of its sentences are the same
+def _says(pattern: re.Pattern[str], text: str) -> bool:
+    return pattern.search(text) is not None
+
+
 @dataclass(frozen=True)
 class Sentence:
     """A sentence of a stretch of prose, and what it says."""
@@ -141,57 +148,55 @@ class Sentence:
     @cached_property
     def declines(self) -> bool:
         """Turns work by hand, or a check, down."""
-        return bool(_DECLINED.search(self.text))
+        return _says(_DECLINED, self.text)
 
     @cached_property
     def by_hand(self) -> bool:
-        return bool(_BY_HAND.search(self.text)) and not self.declines
+        return _says(_BY_HAND, self.text) and not self.declines
 
     @cached_property
     def manual(self) -> bool:
         """Announces work by hand."""
-        return self.by_hand or (
-            not self.declines and not self.names_code and bool(_STEPWISE.search(self.text))
-        )
+        return self.by_hand or (not self.declines and not self.names_code and _says(_STEPWISE, self.text))
 
     @cached_property
     def intent(self) -> bool:
         """Announces a calculation, without code."""
-        return bool(_INTENT.search(self.text)) and not self.names_code and not self.declines
+        return _says(_INTENT, self.text) and not self.names_code and not self.declines
 
     @cached_property
     def doubt(self) -> bool:
         """Questions a result, or announces to check it. What questions the logic, or turns to other code, does not."""
-        if self.declines or not (_CHECK.search(self.text) or _QUESTION.search(self.text)):
+        if self.declines or not (_says(_CHECK, self.text) or _says(_QUESTION, self.text)):
             return False
         return self.by_hand or not (self.of_logic or self.with_code)
 
     @cached_property
     def questions(self) -> bool:
         """A doubt for which no number has to follow."""
-        return self.doubt and bool(_QUESTION.search(self.text))
+        return self.doubt and _says(_QUESTION, self.text)
 
     @cached_property
     def of_logic(self) -> bool:
         """Is about a program's logic, or the wording of the problem."""
-        return bool(_LOGIC.search(self.text))
+        return _says(_LOGIC, self.text)
 
     @cached_property
     def with_code(self) -> bool:
-        return bool(_WITH_CODE.search(self.text))
+        return _says(_WITH_CODE, self.text)
 
     @cached_property
     def names_code(self) -> bool:
-        return bool(_CODE.search(self.text))
+        return _says(_CODE, self.text)
 
     @cached_property
     def estimates(self) -> bool:
-        return bool(_ESTIMATE.search(self.text))
+        return _says(_ESTIMATE, self.text)
 
     @cached_property
     def recalls(self) -> bool:
         """States what everybody knows."""
-        return bool(_RECALLS.search(self.text)) and not self.doubt
+        return _says(_RECALLS, self.text) and not self.doubt
 
     @property
     def short(self) -> bool:
@@ -204,12 +209,12 @@ class Sentence:
     @cached_property
     def proceeds(self) -> bool:
         """Turns to something else."""
-        return bool(_PROCEEDS.search(self.text))
+        return _says(_PROCEEDS, self.text)
 
     @cached_property
     def leads(self) -> bool:
         """Belongs to what comes next: "Wait." or "Is that right?"."""
-        return len(self.text) < 80 and (self.doubt or bool(_LEAD.search(self.text)))
+        return len(self.text) < 80 and (self.doubt or _says(_LEAD, self.text))
 
 
 def sentences(text: str) -> list[Sentence]:
