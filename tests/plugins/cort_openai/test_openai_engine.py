@@ -100,7 +100,7 @@ def test_whole_trajectories_equal_those_of_the_embedded_engine() -> None:
     from cort_python.tool import PythonTool
     from cort_tiny.tasks import TinyTasks
 
-    tasks = list(TinyTasks(TinyTasks.Config(split="test", size=3)).tasks())
+    tasks = list(TinyTasks(TinyTasks.Config(split="test", size=1)).tasks())
     settings = cort.RolloutSettings(temperature=0, max_tokens=400, max_tool_calls=3)
     template = "{problem}\nPlease integrate natural language reasoning with python programs to solve the problem above, and put your final answer within \\boxed{}."
 
