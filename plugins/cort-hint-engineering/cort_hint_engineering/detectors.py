@@ -2,7 +2,8 @@
 
 Only prose by the model, inside its thinking, can be at fault. Written-out arithmetic is gathered into passages and weighed
 in digit operations (see ``arithmetic``); how much makes a fault depends on how it is announced. The rules hold for text that
-is still growing: they speak once the evidence is complete, and more text does not take it back.
+is still growing: they speak once the evidence is complete, and more text hardly ever takes it back (where the end of a
+sentence turns its meaning).
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ def _worked_out(text: str, among: list[Sentence], work: list[Chain], context: _C
 def _judged(
     passage: list[Chain], previous_end: int, text: str, among: list[Sentence], context: _Context
 ) -> Found | None:
+    """Whether a passage is a fault, of which kind, and where what leads into it begins."""
     first, last = passage[0].start, max(step.end for step in passage)
     here = place(first, among)
     before = range(max(0, here - REACH), here + 1)  # a sentence has at least one character
