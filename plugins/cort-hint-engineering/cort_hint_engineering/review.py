@@ -38,7 +38,7 @@ HELP = "[a]ccept  [r]eject  [e]dit  [v]ersions  [s]kip  [q]uit"
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--stage", "name", help="The synthesis to review; the only one of RUN by default.")
 @click.option("--all", "everything", is_flag=True, help="Also what a filter has dropped.")
 @click.option("--again", is_flag=True, help="Also what was decided before.")
@@ -52,6 +52,8 @@ def review(run: Path, name: str | None, everything: bool, again: bool, unaided: 
     edit     cut it back to a place, insert a hint there, and let the model go on live
     versions what it was before each hint, and why the hint was put there
     """
+    if not (run / "recipe.toml").is_file():
+        raise RequestError(f"{run} is no run: it has no recipe.toml", "give the folder of a `cort run`")
     plan = make_plan(load_recipe(str(run / "recipe.toml")))
     stage = _synthesis(plan, run, name)
     console = Console(highlight=False, emoji=False, markup=False)

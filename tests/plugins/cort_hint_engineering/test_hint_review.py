@@ -171,6 +171,8 @@ def test_nothing_that_was_accepted_is_lost_when_the_review_is_killed(folder: Pat
 
 
 def test_what_cannot_be_reviewed_is_said(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(cort.RequestError, match="is no run"):
+        answer(tmp_path / "nothing")
     with pytest.raises(cort.RequestError, match="has 0 stages to review"):
         answer(folder, options=["--stage", "sft"])
     (folder / "make" / "trajectories.jsonl").unlink()
