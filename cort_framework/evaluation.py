@@ -249,7 +249,7 @@ def funnel(
         counts["right"] += right
         counts["without_faults"] += right and all(v.keep for v in t.verdicts if v.filter in faults)
         counts["kept"] += t.kept
-        verdict = next((v for v in t.verdicts if not v.keep), None)
+        verdict = t.objection
         if verdict is not None:
             dropped.setdefault(verdict.filter, Counter())[verdict.reason.partition(":")[0]] += 1
     return {

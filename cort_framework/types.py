@@ -219,7 +219,12 @@ class Trajectory:
     @property
     def kept(self) -> bool:
         """Usable, and no filter dropped it."""
-        return self.usable and all(v.keep for v in self.verdicts)
+        return self.usable and self.objection is None
+
+    @property
+    def objection(self) -> Verdict | None:
+        """The first verdict that dropped it."""
+        return next((v for v in self.verdicts if not v.keep), None)
 
     # --- disk -------------------------------------------------------------------------------------------------
     def to_json(self, after: str | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cort_framework.cli.compare import difference_table, differences
-from cort_framework.cli.options import echo_json, json_option, recipe_options
+from cort_framework.cli.options import echo_json, json_option, recipe_options, system_options
 from cort_framework.cli.show import near, results_table, stdout
 from cort_framework.cli.solve import find_recipe_of, hints_named, recipe_of_model
 from cort_framework.display import Display
@@ -44,16 +44,7 @@ BENCHMARKS = "benchmarks"
     type=click.IntRange(min=1),
     help="Samples a task, the k of avg@k; 1 by default, and what the recipe says for a benchmark.",
 )
-@click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")
-@click.option(
-    "--tools", multiple=True, metavar="NAME", help="Only these tools of the recipe; `--tools none` for none."
-)
-@click.option(
-    "--hints",
-    multiple=True,
-    metavar="NAME",
-    help="Hint injectors of the recipe to put to work; a plugin's name, hint-engineering, for all that it gives.",
-)
+@system_options
 @click.option("--beside", is_flag=True, help="With --hints: also without them, and the difference.")
 @click.option(
     "--system", default="model", show_default=True, help="What the system is called in the results."

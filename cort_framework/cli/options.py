@@ -27,6 +27,24 @@ def recipe_options(command: F) -> F:
     )
 
 
+def system_options(command: F) -> F:
+    """``--prompt P``, ``--tools NAME`` and ``--hints NAME``: what the model gets, as ``prompt`` (or ``None``), ``tools`` and
+    ``hints`` (tuples)."""
+    command = click.option(
+        "--hints",
+        multiple=True,
+        metavar="NAME",
+        help="Hint injectors of the recipe to put to work; a plugin's name, hint-engineering, for all that it gives.",
+    )(command)
+    command = click.option(
+        "--tools",
+        multiple=True,
+        metavar="NAME",
+        help="Only these tools of the recipe; `--tools none` for none.",
+    )(command)
+    return click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")(command)
+
+
 def json_option(command: F) -> F:
     """``--json``: as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

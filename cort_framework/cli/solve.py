@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cort_framework.cli.options import recipe_options
+from cort_framework.cli.options import recipe_options, system_options
 from cort_framework.cli.show import STYLES, stdout, visible
 from cort_framework.cli.trace import token_table
 from cort_framework.errors import CortError, PluginError, RequestError
@@ -52,16 +52,7 @@ def find_recipe_of(model: str | None, recipe: str | None) -> str:
 @recipe_of_model
 @recipe_options
 @click.option("--engine", help="Another engine.")
-@click.option("--prompt", help="Another prompt template of the recipe: tool, natural.")
-@click.option(
-    "--tools", multiple=True, metavar="NAME", help="Only these tools of the recipe; `--tools none` for none."
-)
-@click.option(
-    "--hints",
-    multiple=True,
-    metavar="NAME",
-    help="Hint injectors of the recipe to put to work; a plugin's name, hint-engineering, for all that it gives.",
-)
+@system_options
 @click.option("--temperature", type=float, help="0 takes the likeliest token.")
 @click.option("--max-tokens", type=int, help="Response tokens at most.")
 @click.option("--seed", type=int, default=0, show_default=True)

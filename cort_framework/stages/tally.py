@@ -50,4 +50,4 @@ class Tally:
 def _drop(trajectory: Trajectory) -> Verdict | None:
     if trajectory.error is not None:
         return Verdict(False, trajectory.error, filter="error")
-    return next((v for v in trajectory.verdicts if not v.keep), None)
+    return trajectory.objection

@@ -12,18 +12,8 @@ from cort_framework.device import choose_gpu, control_group_limit, find_device
 from cort_framework.errors import RequestError
 from cort_framework.footprint import architecture, from_config, plus, times
 
-QWEN_1_5B = {  # as published with Qwen2.5-1.5B
-    "model_type": "qwen2",
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "max_position_embeddings": 131072,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-}
+QWEN_1_5B = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen2.5-1.5b.json").read_text())
+"""As published."""
 
 
 def test_the_parameters_of_qwen2_5_1_5b_are_those_of_hand_arithmetic() -> None:

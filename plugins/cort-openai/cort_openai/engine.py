@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import cort_framework as cort
@@ -51,7 +51,6 @@ class OpenAIEngine(cort.Engine):
         super().__init__(config)
         self._endpoint: Endpoint | None = None
         self._served = ""
-        self._from: str | None = None
 
     async def close(self) -> None:
         endpoint, self._endpoint = self._endpoint, None
@@ -131,7 +130,6 @@ class _Stretch:
 
     def __init__(self, tokenizer: HuggingFaceTokenizer, before: Sequence[int], stop: tuple[str, ...]) -> None:
         self.tokenizer = tokenizer
-        self.before = before
         self.strings = stop
         self.stop: Literal["eos", "stop", "length"] | None = None
         self.ids: list[int] = []
@@ -139,10 +137,9 @@ class _Stretch:
         self.text = ""
         self.known = True
         """The server sends ids and log-probs."""
-        longest = max(map(len, stop), default=1)
-        self._tail = tokenizer.decode(
-            before[-longest - 3 :]
-        )  # a token is at least a character, or part of one
+        self._reach = max(map(len, stop), default=1) + 3
+        """Characters, or tokens, in which a stop string may have begun: a token is at least a character or a part of one."""
+        self._tail = tokenizer.decode(before[-self._reach :])
 
     def add(self, choice: dict[str, Any]) -> None:
         text = choice.get("text") or ""
@@ -168,7 +165,7 @@ class _Stretch:
     def _hit(self, new: str) -> bool:
         """Whether the newest text ends a stop string, which may have begun long before."""
         seen = self._tail + new
-        self._tail = seen[-(max(map(len, self.strings), default=1) + 8) :]
+        self._tail = seen[-self._reach :]
         return any(seen.rfind(s) + len(s) > len(seen) - len(new) for s in self.strings if s in seen)
 
     def generation(self, max_tokens: int) -> cort.Generation:
@@ -191,8 +188,6 @@ class _Stretch:
 
 def _load_tokenizer(reference: str) -> HuggingFaceTokenizer:
     """Raises ``RequestError``."""
-    from contextlib import suppress
-
     from transformers import AutoTokenizer, GenerationConfig
 
     from cort_transformers.tokenizer import HuggingFaceTokenizer

@@ -23,6 +23,10 @@ import cort_framework as cort
 NAME = "cort_packed"
 
 
+class Unsuited(Exception):
+    """A model asks more of attention than ``packed_attention`` does; it keeps its own then."""
+
+
 def packs(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Share samples among ``count`` rows of nearly equal length: the longest first, each to the shortest row so far.
     No row is empty where there are ``count`` samples or more."""
@@ -87,9 +91,9 @@ def packed_attention(
     ``query`` is ``[1, heads, tokens, head dim]``, ``key`` and ``value`` ``[1, kv heads, tokens, head dim]``.
     """
     if sliding_window is not None or softcap is not None or s_aux is not None:
-        raise NotImplementedError("windows, soft caps and sinks")
+        raise Unsuited("its attention has sliding windows, soft caps or sinks")
     if len(query) > 1:
-        raise NotImplementedError("more than one row")
+        raise Unsuited(f"it has {len(query)} rows in one pass, and sequences are packed into one")
     lengths = list(sequences or (query.shape[2],))
     parts = [
         scaled_dot_product_attention(
@@ -117,7 +121,7 @@ def prepare(model: Any) -> str:
         try:
             if _keeps_apart(model, name):
                 return name
-        except NotImplementedError:
+        except Unsuited:
             continue
     raise cort.RequestError(
         f"{type(model).__name__} does not keep packed sequences apart", "leave out packing = true"
@@ -131,14 +135,19 @@ def _keeps_apart(model: Any, attention: str) -> bool:
     second = [(3 * i + 1) % most for i in range(lengths[1])]
     was_training = model.training
     model.eval()
-    found = [
-        model(
-            input_ids=torch.tensor([[*first, *second]], device=model.device),
-            use_cache=False,
-            **layout(lengths, attention, model.device),
-        ).logits[0, lengths[0] :]
-        for first in ([i % most for i in range(lengths[0])], [(5 * i + 2) % most for i in range(lengths[0])])
-    ]
-    model.train(was_training)
+    try:
+        found = [
+            model(
+                input_ids=torch.tensor([[*first, *second]], device=model.device),
+                use_cache=False,
+                **layout(lengths, attention, model.device),
+            ).logits[0, lengths[0] :]
+            for first in (
+                [i % most for i in range(lengths[0])],
+                [(5 * i + 2) % most for i in range(lengths[0])],
+            )
+        ]
+    finally:
+        model.train(was_training)
     # not bit for bit: other tokens may go to other experts, in matrices of other sizes
     return torch.allclose(found[0], found[1], rtol=0, atol=1e-3 * float(found[0].abs().max()))

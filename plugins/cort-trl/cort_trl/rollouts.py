@@ -205,7 +205,13 @@ def varies(group: Sequence[cort.Trajectory]) -> bool:
 def _for_trl(
     trajectories: Sequence[cort.Trajectory], trained: Sequence[bool], filler: int
 ) -> dict[str, list[Any]]:
-    """Ids, sampled log-probs and mask of each response; the mask is 1 exactly where the policy sampled the token."""
+    """Ids, sampled log-probs and mask of each response; the mask is 1 exactly where the policy sampled the token. Raises
+    ``CortError`` where the engine did not say with what probability it sampled."""
+    if any(turn.author == "model" and turn.logprobs is None for t in trajectories for turn in t.turns):
+        raise cort.CortError(
+            "the engine does not tell the log-probs of what it samples, and RL cannot do without",
+            "roll out this stage with another engine: transformers or vllm",
+        )
     fields: dict[str, list[Any]] = {
         "prompt_ids": [],
         "completion_ids": [],

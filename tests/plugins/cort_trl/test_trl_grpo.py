@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,16 @@ def test_no_task_comes_twice_in_a_step() -> None:
     assert all(len(set(order[i : i + 3])) == 3 for i in range(0, 60, 3))
     assert set(order) == set(range(7))
     assert order[:6] == task_order(7, 3, 2, seed=1)
+
+
+def test_an_engine_that_is_not_told_log_probs_trains_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    scripted = Scripted([1.0, 0.0, 0.0, 0.0])
+
+    def untold(requests: Sequence[cort.RolloutRequest]) -> list[cort.Trajectory]:
+        made = scripted(requests)
+        for t in made:
+            t.turns = [replace(turn, logprobs=None) for turn in t.turns]
+        return made
+
+    with pytest.raises(cort.CortError, match="does not tell the log-probs"):
+        GroupRelativeTrainer(config()).train(rl_context(tmp_path, tiny_checkpoint, untold))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from test_trl_grpo import TASKS, Scripted, config, engine_rollout, rl_context  # noqa: F401
-from test_trl_sft import same, weights
+from test_trl_sft import weights
 from trl_runs import EngineRollout, Recorder, batches_of, context, random_trajectories
 
 import cort_framework as cort
@@ -57,32 +57,6 @@ def test_what_sft_saves_is_the_checkpoint_with_the_adapters_merged(
         context(tmp_path / "on", done.path, again, trajectories=random_trajectories(4))
     )
     assert again.column("loss")[0] < reporter.column("loss")[-1]
-
-
-def test_a_training_of_adapters_that_was_killed_goes_on_to_the_same_weights(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    settings = SupervisedTrainer.Config(
-        max_steps=4, batch_size=4, micro_batch=2, learning_rate=1e-2, save_every=2, lora=LORA, packing=True
-    )
-    made = random_trajectories(6)
-
-    class Killed(Recorder):
-        def metrics(self, **values: float | int | str) -> None:
-            if values["step"] == 3:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        SupervisedTrainer(settings).train(
-            context(tmp_path / "a", tiny_checkpoint, Killed(), trajectories=made)
-        )
-    resumed = Recorder()
-    second = SupervisedTrainer(settings).train(
-        context(tmp_path / "a", tiny_checkpoint, resumed, trajectories=made)
-    )
-    whole = SupervisedTrainer(settings).train(context(tmp_path / "b", tiny_checkpoint, trajectories=made))
-    assert resumed.column("step")[0] == 3
-    assert same(second.path, whole.path)
 
 
 def reinforced(folder: Path, checkpoint: Path, rollout: Any, **options: Any) -> tuple[Recorder, Path]:

@@ -18,18 +18,8 @@ from cort_math.sources import HuggingFaceSource
 from cort_trl.sft import SupervisedTrainer
 
 CARD = Device("a card of 80 GiB", 80 << 30, gpu=True)
-QWEN_1_5B = {  # as published with Qwen2.5-1.5B
-    "model_type": "qwen2",
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "max_position_embeddings": 131072,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-}
+QWEN_1_5B = json.loads((Path(__file__).parents[2] / "fixtures" / "qwen2.5-1.5b.json").read_text())
+"""As published."""
 PARAMETERS = 1_543_714_304
 SIZES = {"train": 2000, "in-range": 500, "out-of-range": 30}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,11 +85,12 @@ def test_three_steps_lower_the_loss_on_one_sample(tiny_checkpoint: Path, tmp_pat
     assert AutoTokenizer.from_pretrained(checkpoint.path).chat_template
 
 
+@pytest.mark.parametrize("options", [{}, {"lora": {"rank": 4, "alpha": 8}, "packing": True}], ids=str)
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(
-    tiny_checkpoint: Path, tmp_path: Path
+    options: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     config = SupervisedTrainer.Config(
-        max_steps=5, batch_size=4, micro_batch=2, learning_rate=1e-3, save_every=2
+        max_steps=5, batch_size=4, micro_batch=2, learning_rate=1e-3, save_every=2, **options
     )
     made = random_trajectories(6)
 

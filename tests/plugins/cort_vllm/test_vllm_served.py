@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 Make = Callable[..., Path]
 SAMPLING = cort.Sampling(temperature=1.0, top_p=1.0, max_tokens=20, seed=1)
 READY_S = 240
-UNTIED = {"tie_word_embeddings": False}
+UNTIED = {"tie_word_embeddings": False, "max_position_embeddings": 8192}
 
 
 @pytest.fixture(scope="module")
@@ -142,18 +142,28 @@ def test_cancelled_calls_leave_nothing_running_on_the_server(
     async def run() -> None:
         await engine.load_weights(cort.Weights(str(checkpoint(**UNTIED))))
         engine.tokenizer.eos_ids = frozenset()
+        generate, under_way = engine._backend.generate, set[int]()
+
+        async def seen(ids: Any, *rest: Any) -> Any:
+            async for part in generate(ids, *rest):
+                under_way.add(ids[-1])
+                yield part
+
+        engine._backend.generate = seen
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            before = await finished(client)
         calls = [
-            asyncio.create_task(engine.generate([5, s], cort.Sampling(1.0, 1.0, 500, seed=s)))
+            asyncio.create_task(engine.generate([5, s], cort.Sampling(1.0, 1.0, 8000, seed=s)))
             for s in range(8)
         ]
-        async with httpx.AsyncClient(base_url=url) as client:
-            before = await finished(client)
-        await engine.generate([6], cort.Sampling(1.0, 1.0, 3))
+        await engine.generate([9], cort.Sampling(1.0, 1.0, 3))
+        while len(under_way) < len(calls) + 1:
+            await asyncio.sleep(0.01)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         assert all(call.cancelled() for call in calls)
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while not (await client.post("/reset_prefix_cache")).json()["success"]:  # a request holds a block
                 await asyncio.sleep(0.01)
             assert await finished(client) == before + 1  # the short one alone came to its end
@@ -175,3 +185,27 @@ def test_another_model_than_the_servers_and_no_server_at_all_are_errors(
     with pytest.raises(EngineError, match="cannot be reached"):
         live(nowhere.load_weights(cort.Weights(str(checkpoint()))))
     live(nowhere.close())
+
+
+def test_the_engine_openai_keeps_the_ids_and_log_probs_that_vllm_sends(
+    url: str, live: Any, checkpoint: Make, tmp_path: Path
+) -> None:
+    from cort_openai.engine import OpenAIEngine
+
+    folder = cort.Weights(str(checkpoint(**UNTIED)))
+    engine, other = served(url, live, tmp_path), OpenAIEngine(OpenAIEngine.Config(url=f"{url}/v1"))
+    greedy = SAMPLING.replace(temperature=0, max_tokens=40)
+
+    async def run() -> None:
+        await engine.load_weights(folder)
+        await other.load_weights(folder)
+        for sampling in (greedy, greedy.replace(stop=("e", "1"))):
+            ours, theirs = [await e.generate([5, 6, 7], sampling) for e in (engine, other)]
+            shared = min(len(ours.ids), len(theirs.ids))  # a server may be some tokens past a stop string
+            assert ours.stop == theirs.stop and theirs.ids[:shared] == ours.ids[:shared]
+            assert ours.logprobs is not None and theirs.logprobs is not None
+            assert theirs.logprobs[:shared] == pytest.approx(ours.logprobs[:shared], abs=1e-4)
+        await engine.close()
+        await other.close()
+
+    live(run())
