@@ -11,11 +11,8 @@ import concurrent.futures
 import contextlib
 import logging
 import queue
-import shutil
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine, Hashable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,6 +20,7 @@ from cort_framework.errors import DeadlineExceeded
 from cort_framework.guard import blame
 from cort_framework.interfaces import Engine, OpenContext, Plugin
 from cort_framework.registry import Resolved
+from cort_framework.scratch import new_scratch, remove_scratch
 from cort_framework.types import Weights
 
 T = TypeVar("T")
@@ -42,7 +40,7 @@ class Runtime:
         self._weights: dict[Hashable, Weights] = {}
         self._asleep: set[Hashable] = set()
         self._streams: dict[concurrent.futures.Future[None], tuple[queue.Queue[Any], threading.Event]] = {}
-        self.scratch = Path(tempfile.mkdtemp(prefix="cort-"))
+        self.scratch = new_scratch()
         self.context = OpenContext(self.scratch, seed, deterministic, preload)
         self._thread.start()
 
@@ -189,7 +187,7 @@ class Runtime:
         self._thread.join(10)
         if not self._thread.is_alive():
             self._loop.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_scratch(self.scratch)
 
     def _close(self, plugin: Plugin) -> None:
         try:

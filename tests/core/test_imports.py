@@ -17,6 +17,7 @@ LAYERS = (
     "errors",
     "footprint",
     "device",
+    "scratch",
     "interfaces",
     "hookspecs",
     "discovery",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cort_framework.scratch import new_scratch
+
 MAX_SOCKET_PATH = 90
 """Unix socket paths end near 100 characters, on macOS with the terminating zero at 104."""
 
@@ -34,10 +36,10 @@ _KEPT = (
 
 
 def new_root() -> Path:
-    """A private folder for one template's kernels, short enough for the sockets in it."""
+    """A private folder for one template's kernels, short enough for the sockets in it; ``remove_scratch`` gives it back."""
     for parent in (tempfile.gettempdir(), "/tmp"):
         if len(parent) < MAX_SOCKET_PATH - 45:
-            return Path(tempfile.mkdtemp(prefix="cort-kernels-", dir=parent))
+            return new_scratch("cort-kernels-", parent)
     raise OSError(f"the temporary folder {tempfile.gettempdir()} has too long a path for sockets: set TMPDIR")
 
 

@@ -19,6 +19,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import InfrastructureError
+from cort_framework.scratch import remove_scratch
 from cort_python.client import Client, KernelClient, LiteClient, ipc_connection
 from cort_python.folders import KERNEL_OPTIONS, WORK, clean_environment, new_root, remove_tree
 from cort_python.isolation import Layer, Limits, Policy, State
@@ -226,6 +227,7 @@ class LocalBackend(Backend):
 
     async def close(self) -> None:
         await asyncio.to_thread(remove_tree, self.root)
+        remove_scratch(self.root)
 
 
 class Cold(Kernel):

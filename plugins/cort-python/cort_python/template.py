@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cort_framework import InfrastructureError
+from cort_framework.scratch import remove_scratch
 from cort_python.folders import clean_environment, new_root
 from cort_python.isolation.policy import Layer, Limits, Policy, State
 
@@ -153,7 +153,7 @@ class Template:
                 log.seek(0)
                 printed = log.read()[-2000:].decode(errors="replace").strip()
                 self._fail(error if not printed or self._closed else f"{error}; it printed: {printed}")
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove_scratch(self.folder)
 
     def _handle(self, event: dict[str, Any]) -> None:
         if event["event"] == "warm":
