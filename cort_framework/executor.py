@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cort_framework.cassette import Cassette, Taped
 from cort_framework.interfaces import Executor, HintInjector, RewardFunction, RolloutRequest, Tool
 from cort_framework.recipe import RolloutSettings
 from cort_framework.registry import Resolved
@@ -39,7 +40,7 @@ class Prepared:
         """Opens what is not open yet and gives the engine the job's weights."""
         self.setup = RolloutSetup(
             runtime.engine(job.engine, job.weights),
-            {tool.cls.name: runtime.plugin(tool, Tool) for tool in job.tools.values()},
+            open_tools(job.tools.values(), job.settings, runtime),
             job.settings,
             job.template,
             job.seed,
@@ -55,6 +56,21 @@ class Prepared:
         line = await rollout(request, self.setup)
         await score(line[-1], self.rewards)
         return line
+
+
+def open_tools(tools: Iterable[Resolved], settings: RolloutSettings, runtime: Runtime) -> dict[str, Tool]:
+    """By the tools' own names, open; where the settings name a cassette, behind it."""
+    if settings.cassette is None:
+        return {tool.cls.name: runtime.plugin(tool, Tool) for tool in tools}
+    config = Cassette.Config(path=settings.cassette, replay=settings.replays)
+    resolved = Resolved("cassette", settings.cassette, Cassette, config, "cort-framework", "")
+    cassette, taped = runtime.plugin(resolved, Cassette), {}
+    for tool in tools:
+        table = tool.to_table()
+        identity = [table["use"], table["config"], runtime.context.preload]
+        own = tool.build() if settings.replays else runtime.plugin(tool, Tool)
+        taped[tool.cls.name] = Taped(own, identity, cassette)
+    return dict(taped)
 
 
 class LocalExecutor(Executor):

@@ -62,6 +62,16 @@ class RolloutSettings(PluginConfig):
     """All trajectories of one request."""
     max_output_characters: int = Field(800, ge=2)
     """A longer tool output keeps its first and last half of this."""
+    cassette: str | None = None
+    """A file that every tool call is kept in with what came of it; a call that is in it is answered from it."""
+    cassette_miss: Literal["call", "error"] = "call"
+    """A call that is not in the cassette: `call` makes and keeps it; `error` ends the trajectory with an error of the
+    machinery (with `max_error_rate = 0`, the stage). With `error` no tool is opened: no kernel has to be there."""
+
+    @property
+    def replays(self) -> bool:
+        """No tool is needed: the cassette answers all calls."""
+        return self.cassette is not None and self.cassette_miss == "error"
 
     @model_validator(mode="after")
     def deadlines_nest(self) -> Self:

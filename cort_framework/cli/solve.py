@@ -16,7 +16,8 @@ from cort_framework.cli.show import STYLES, stdout, visible
 from cort_framework.cli.trace import token_table
 from cort_framework.errors import CortError, PluginError, RequestError
 from cort_framework.evaluation import last_boxed
-from cort_framework.interfaces import HintInjector, RolloutRequest, Tool
+from cort_framework.executor import open_tools
+from cort_framework.interfaces import HintInjector, RolloutRequest
 from cort_framework.recipe import Plan, Recipe, load_recipe, make_plan
 from cort_framework.registry import default_registry
 from cort_framework.rollout import RolloutSetup, rollout
@@ -88,7 +89,7 @@ def solve(
         opened = runtime.engine(stage.engine, Weights(stage.model))
         setup = RolloutSetup(
             opened,
-            {name: runtime.plugin(plan.tools[name], Tool) for name in stage.uses["tools"]},
+            open_tools((plan.tools[name] for name in stage.uses["tools"]), stage.rollout, runtime),
             stage.rollout,
             plan.recipe.prompts[stage.rollout.prompt],
             seed,

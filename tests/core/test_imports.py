@@ -30,6 +30,7 @@ LAYERS = (
     "rendering",
     "guard",
     "sessions",
+    "cassette",
     "rollout",
     "scoring",
     "runtime",

@@ -21,7 +21,8 @@ from rich.text import Text
 from cort_framework.cli.show import STYLES, header, legend, visible
 from cort_framework.cli.solve import Live
 from cort_framework.errors import RequestError
-from cort_framework.interfaces import Filter, HintInjector, RewardFunction, Tool
+from cort_framework.executor import open_tools
+from cort_framework.interfaces import Filter, HintInjector, RewardFunction
 from cort_framework.plan import Plan, PlannedStage
 from cort_framework.recipe import load_recipe, make_plan
 from cort_framework.rollout import RolloutSetup, go_on
@@ -227,10 +228,7 @@ class _Desk:
         names = () if self.unaided else stage.uses.get("hints", ())
         setup = RolloutSetup(
             runtime.engine(stage.engine, Weights(model)),
-            {
-                plan.tools[k].cls.name: runtime.plugin(plan.tools[k], Tool)
-                for k in stage.uses.get("tools", plan.tools)
-            },
+            open_tools((plan.tools[k] for k in stage.uses.get("tools", plan.tools)), stage.rollout, runtime),
             stage.rollout,
             plan.recipe.prompts[stage.rollout.prompt],
             injectors=[runtime.plugin(plan.hints[k], HintInjector) for k in names],
