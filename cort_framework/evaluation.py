@@ -83,10 +83,11 @@ def bootstrap(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tu
     n = len(values)
     means = sorted(sum(rng.choices(values, k=n)) / n for _ in range(RESAMPLES))
     tail = (1 - level) / 2
-    return _quantile(means, tail), _quantile(means, 1 - tail)
+    return quantile(means, tail), quantile(means, 1 - tail)
 
 
-def _quantile(ordered: Sequence[float], q: float) -> float:
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """Of values in ascending order, between two of them where it falls there."""
     place = q * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
@@ -189,41 +190,6 @@ def evaluate(
         "errors": total["errors"],
         "seconds": lasted if seconds is None else seconds,
     }
-
-
-def paired_difference(
-    a: Iterable[Trajectory], b: Iterable[Trajectory], *, reward: str = "answer", seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """``b`` minus ``a`` over the tasks that both have: ``accuracy``, ``tokens`` (kept) and ``tokens_generated``, each with its
-    ``mean`` and 95 % ``ci`` from a bootstrap over tasks. Raises ``ValueError`` where they share no task."""
-    first, second = _sums(a, reward), _sums(b, reward)
-    shared = [task for task in first if task in second]
-    if not shared:
-        raise ValueError("the two sets of trajectories have no task in common")
-    report = {}
-    for name in ("accuracy", "tokens", "tokens_generated"):
-        differences = [
-            second[task][name] / second[task]["samples"] - first[task][name] / first[task]["samples"]
-            for task in shared
-        ]
-        report[name] = {
-            "mean": fmean(differences),
-            "ci": list(bootstrap(differences, seed)),
-            "tasks": len(shared),
-        }
-    return report
-
-
-def _sums(trajectories: Iterable[Trajectory], reward: str) -> dict[str, Counter[str]]:
-    """By task: the number of its samples, and the sums over them of what ``paired_difference`` compares."""
-    sums: dict[str, Counter[str]] = {}
-    for t in trajectories:
-        if t.stop_reason != "rewound":
-            measures = {"accuracy": is_right(t, reward), "tokens": t.response_tokens}
-            sums.setdefault(t.task.id, Counter()).update(
-                measures, samples=1, tokens_generated=t.generated_tokens
-            )
-    return sums
 
 
 FAULT_FILTERS = ("no-delayed-computation", "no-result-distrust")

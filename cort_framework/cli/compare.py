@@ -1,4 +1,4 @@
-"""``cort trace compare``: two systems on the same tasks, task by task."""
+"""``cort trace compare``: the systems of one run or of several, side by side on the same tasks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.table import Table
 
 from cort_framework.cli.options import echo_json, json_option
 from cort_framework.cli.show import number, stdout, table
-from cort_framework.cli.traces import find_traces
+from cort_framework.cli.traces import Trace, find_traces
+from cort_framework.comparison import MEASURES, Cells, cells, paired_difference
 from cort_framework.errors import RequestError
-from cort_framework.evaluation import paired_difference
 from cort_framework.tables import nearest
 from cort_framework.types import Trajectory
 
@@ -27,27 +28,45 @@ from cort_framework.types import Trajectory
 @click.option("--system", "systems", multiple=True, help="Only these; all that RUN evaluates by default.")
 @click.option("--tasks", default="*", help="Only tasks whose id matches: 'tiny-test-0-*'.")
 @click.option("--seed", type=int, default=0, help="Of the bootstrap.")
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @json_option
 def compare(
-    runs: Sequence[Path], against: str, systems: Sequence[str], tasks: str, seed: int, as_json: bool
+    runs: Sequence[Path],
+    against: str,
+    systems: Sequence[str],
+    tasks: str,
+    seed: int,
+    markdown: bool,
+    as_json: bool,
 ) -> None:
-    """Each system minus the one of --against: right answers, tokens of a response, tokens generated with those that rewinds
-    discarded. The mean over the tasks that both have, and its 95 % interval from a bootstrap over tasks. Several runs of one
-    recipe, one a seed, count as more samples of its tasks."""
+    """What each system reaches, and what it has more than the one of --against: means over the tasks that both have, and 95 %
+    intervals.
+
+    Several runs of one recipe are told apart by their seeds, and paired seed by seed; the intervals are then about tasks and
+    seeds together. Folders of the same seed are one run: that of a profile, say, beside that of the recipe.
+    """
     records = differences(runs, against, systems, tasks, seed)
     if as_json:
         echo_json(records)
         return
     console = stdout()
-    console.print(difference_table(records))
-    console.print(f"each minus {against}: mean, and its 95 % interval over tasks", soft_wrap=True)
+    over = "tasks and seeds" if any(r["runs"] > 1 for r in records) else "tasks"
+    parts = [
+        (figure_table(records), f"mean, and its 95 % interval over {over}"),
+        (difference_table(records), f"each minus {against}: mean, and its 95 % interval over {over}"),
+    ]
+    for part, caption in parts:
+        if markdown:
+            console.width = 1000
+            _as_markdown(part)
+        console.print(part)
+        console.print(caption, soft_wrap=True)
 
 
 def differences(
     runs: Sequence[Path], against: str, systems: Sequence[str] = (), tasks: str = "*", seed: int = 0
 ) -> list[dict[str, Any]]:
-    """For each of the systems (all others by default): itself, and ``evaluation.paired_difference``. Raises
-    ``RequestError``."""
+    """For each of the systems (all others by default): itself, and ``comparison.paired_difference``. Raises ``RequestError``."""
     traces = [t for run in runs for t in find_traces(run) if t.system is not None]
     known = list(dict.fromkeys(t.system for t in traces if t.system is not None))
     for name in (against, *systems):
@@ -57,38 +76,95 @@ def differences(
                 f"there are: {', '.join(known) or 'none'}",
             )
 
-    def samples(system: str) -> Iterator[Trajectory]:
-        for found in traces:
-            if found.system == system:
-                yield from (t for t in found.read(logprobs=False) if fnmatchcase(t.task.id, tasks))
+    def counted(system: str) -> Cells:
+        return cells(_samples([t for t in traces if t.system == system], tasks))
 
+    others = [name for name in dict.fromkeys(systems or known) if name != against]
+    if not others:
+        raise RequestError(f"there is no system but {against!r} to compare it with")
+    first = counted(against)
     records = []
-    for system in systems or [name for name in known if name != against]:
+    for system in others:
         try:
-            difference = paired_difference(samples(against), samples(system), seed=seed)
-        except ValueError:
+            difference = paired_difference(first, counted(system), seed)
+        except ValueError as error:
             raise RequestError(
-                f"'{against}' and '{system}' have no task in common that matches {tasks!r}"
+                f"'{against}' and '{system}' cannot be compared on the tasks that match {tasks!r}: {error}",
+                "runs are paired by their seeds: give the runs of the same seeds for both",
             ) from None
         records.append({"system": system, "against": against, **difference})
     return records
 
 
+def _samples(traces: Sequence[Trace], tasks: str) -> Iterator[tuple[int | None, Trajectory]]:
+    for trace in traces:
+        for t in trace.read(logprobs=False):
+            if fnmatchcase(t.task.id, tasks):
+                yield trace.seed, t
+
+
+def figure_table(records: Sequence[dict[str, Any]]) -> Table:
+    """What each reaches by itself; first the one that the others are compared with."""
+    columns = (
+        "system",
+        "accuracy %",
+        "tokens",
+        "tokens\nper correct",
+        "calls",
+        "with\ncode %",
+        "calculation %",
+    )
+    first = records[0]
+    rows = []
+    for record, which in [(first, "against"), *((record, "system") for record in records)]:
+        of = {name: record[name][which] for name in MEASURES}
+        rows.append(
+            (
+                record[which],
+                shown(of["accuracy"], 100, 1),
+                shown(of["tokens"]),
+                number(of["tokens_per_correct"]["mean"]),
+                number(of["tool_calls"]["mean"], 2),
+                number(100 * of["code_share"]["mean"]),
+                shown(of["calculation_share"], 100),
+            )
+        )
+    return table(columns, rows)
+
+
 def difference_table(records: Sequence[dict[str, Any]]) -> Table:
-    columns = ("system", "tasks", "right answers\n% points", "tokens", "tokens\ngenerated")
+    """What each has more than the one that it is compared with."""
+    columns = (
+        "system",
+        "tasks\n× seeds",
+        "accuracy\n% points",
+        "tokens",
+        "tokens\ngenerated",
+        "calculation\n% points",
+    )
     rows = [
         (
             r["system"],
-            str(r["accuracy"]["tasks"]),
-            shown(r["accuracy"], 100, 1),
-            shown(r["tokens"]),
-            shown(r["tokens_generated"]),
+            f"{r['tasks']} × {r['runs']}",
+            shown(r["accuracy"], 100, 1, sign="+"),
+            shown(r["tokens"], sign="+"),
+            shown(r["tokens_generated"], sign="+"),
+            shown(r["calculation_share"], 100, sign="+"),
         )
         for r in records
     ]
     return table(columns, rows)
 
 
-def shown(difference: dict[str, Any], scale: float = 1, digits: int = 0) -> str:
-    low, high = (number(scale * end, digits) for end in difference["ci"])
-    return f"{scale * difference['mean']:+,.{digits}f} ({low} to {high})"
+def shown(figure: dict[str, Any], scale: float = 1, digits: int = 0, sign: str = "") -> str:
+    """A mean with its interval."""
+    if figure["mean"] is None:
+        return "–"
+    low, high = (number(scale * end, digits) for end in figure["ci"])
+    return f"{scale * figure['mean']:{sign},.{digits}f} ({low} to {high})"
+
+
+def _as_markdown(shown: Table) -> None:
+    shown.box = box.MARKDOWN
+    for column in shown.columns:
+        column.header = str(column.header).replace("\n", " ")

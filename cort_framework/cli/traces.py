@@ -25,6 +25,8 @@ class Trace:
     """For an evaluation: the name of the system."""
     template: str | None = None
     """The prompt template, with ``{problem}``."""
+    seed: int | None = None
+    """The run's."""
 
     def read(self, task: str | None = None, logprobs: bool = True) -> Iterator[Trajectory]:
         """Its trajectories, one at a time; of one task if named."""
@@ -72,5 +74,5 @@ def _planned(run: Path, paths: dict[str, Path]) -> list[Trace]:
     for name in ordered:
         planned = tables.get(name, {})
         system = planned.get("stage", {}).get("config", {}).get("system")
-        traces.append(Trace(name, paths[name], system, planned.get("prompt")))
+        traces.append(Trace(name, paths[name], system, planned.get("prompt"), planned.get("seed")))
     return traces

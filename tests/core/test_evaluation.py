@@ -22,7 +22,6 @@ from cort_framework.evaluation import (
     is_right,
     last_boxed,
     majority_at_k,
-    paired_difference,
     pass_at_k,
 )
 
@@ -219,34 +218,6 @@ def test_what_a_rewind_cut_back_is_no_sample() -> None:
     )
     with pytest.raises(ValueError, match="no trajectories to evaluate for 'x' on 'y'"):
         evaluate(parents, name="x", test_set="y")
-
-
-def test_the_paired_difference_by_hand_and_against_numpy() -> None:
-    rng = np.random.default_rng(0)
-    before = [
-        sample(f"t{n}", 0, bool(rng.random() < 0.5), tokens=int(rng.integers(50, 150))) for n in range(150)
-    ]
-    after = [
-        sample(f"t{n}", 0, bool(rng.random() < 0.8), tokens=int(rng.integers(20, 60))) for n in range(150)
-    ]
-    report = paired_difference(before, after)
-    hits = np.array([is_right(b) - is_right(a) for a, b in zip(before, after, strict=True)], dtype=float)
-    tokens = np.array(
-        [b.response_tokens - a.response_tokens for a, b in zip(before, after, strict=True)], dtype=float
-    )
-    for name, values in (("accuracy", hits), ("tokens", tokens)):
-        means = rng.choice(values, (20_000, 150)).mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        assert report[name]["mean"] == pytest.approx(values.mean())
-        assert report[name]["ci"] == pytest.approx([low, high], abs=0.06 * (high - low))
-        assert report[name]["tasks"] == 150
-
-
-def test_a_set_does_not_differ_from_itself() -> None:
-    report = paired_difference(two_tasks(), two_tasks())
-    assert report["accuracy"] == {"mean": 0, "ci": [0, 0], "tasks": 2}
-    with pytest.raises(ValueError, match="no task in common"):
-        paired_difference(two_tasks(), [sample("z", 0, True)])
 
 
 def test_the_funnel_counts_each_loss_once_and_says_why() -> None:

@@ -46,6 +46,7 @@ LAYERS = (
     "pipeline",
     "behaviour",
     "evaluation",
+    "comparison",
     "quantiles",
     "forecast",
     "stages",

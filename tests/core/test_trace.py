@@ -256,22 +256,47 @@ def seeds(tmp_path):
                 made.append(t)
             (run / system).mkdir(parents=True)
             (run / system / "trajectories.jsonl").write_text("".join(t.to_json() + "\n" for t in made))
-            stages.append({"name": system, "stage": {"config": {"system": system}}})
+            stages.append({"name": system, "stage": {"config": {"system": system}}, "seed": seed})
         (run / "plan.json").write_text(json.dumps({"stages": stages}))
         runs.append(str(run))
     return runs
 
 
-def test_compare_pairs_systems_by_task_over_all_runs(seeds, capsys):
+def test_compare_pairs_systems_by_task_and_seed(seeds, capsys):
     assert main(["trace", "compare", *seeds, "--against", "short", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["system"], record["against"], record["accuracy"]["tasks"]) == ("long", "short", 3)
     # by hand: t0 right in all four; t1 in one of two against two of two; t2 in none of two against one
+    assert record["runs"] == 2
     assert record["accuracy"]["mean"] == pytest.approx((0 + 0.5 + 0.5) / 3)
+    assert record["accuracy"]["by_run"] == pytest.approx([1 / 3, 1 / 3])
+    assert record["accuracy"]["against"]["mean"] == 0.5
     assert record["tokens"]["mean"] == 4 and record["tokens"]["ci"] == [4, 4]
     assert main(["trace", "compare", *seeds, "--against", "short", "--tasks", "t[12]"]) == 0
     out = capsys.readouterr().out
-    assert "+50.0 (50.0 to 50.0)" in out and "+4 (4 to 4)" in out
+    assert "+50.0" in out and "+4 (4 to 4)" in out and "2 × 2" in out and "over tasks and seeds" in out
+
+
+def test_folders_of_one_seed_are_one_run(seeds, capsys, tmp_path):
+    """A variant that was run in a folder of its own stands beside the rest."""
+    other = tmp_path / "other"
+    (tmp_path / "seed-1").rename(other)
+    for system in ("short", "long"):
+        (other / system).rename(other / f"{system}-other")
+    names = ("short-other", "long-other")
+    stages = [{"name": n, "stage": {"config": {"system": n}}, "seed": 0} for n in names]
+    (other / "plan.json").write_text(json.dumps({"stages": stages}))
+    folders = [seeds[0], str(other)]
+    assert main(["trace", "compare", *folders, "--against", "short", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [(r["system"], r["runs"]) for r in records] == [("long", 1), ("short-other", 1), ("long-other", 1)]
+
+
+def test_compare_prints_markdown_rows_that_are_whole(seeds, capsys):
+    assert main(["trace", "compare", *seeds, "--against", "short", "--markdown"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row[1].strip() for row in rows if "-" not in row[1]] == ["system", "short", "long", "system", "long"]
+    assert {len(row) for row in rows} == {9, 8}
 
 
 @pytest.mark.parametrize(
@@ -279,7 +304,8 @@ def test_compare_pairs_systems_by_task_over_all_runs(seeds, capsys):
     [
         (["--against", "shrt"], "did you mean 'short'"),
         (["--against", "short", "--system", "none"], "no system 'none' was evaluated there"),
-        (["--against", "short", "--tasks", "z*"], "have no task in common that matches 'z*'"),
+        (["--against", "short", "--system", "short"], "there is no system but 'short'"),
+        (["--against", "short", "--tasks", "z*"], "cannot be compared on the tasks that match 'z*'"),
     ],
 )
 def test_compare_says_what_there_is_not(seeds, capsys, options, complaint):
