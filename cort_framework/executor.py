@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 
 from cort_framework.cassette import Cassette, Taped
@@ -15,6 +25,9 @@ from cort_framework.rollout import RolloutSetup, rollout
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import score
 from cort_framework.types import Trajectory, Weights
+
+WIND_UP_S = 600
+"""Beyond a batch's deadline, for its sessions to close and the last rewards to be given."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ class Prepared:
             job.seed,
             [runtime.plugin(injector, HintInjector) for injector in job.injectors.values()],
             job.allow_rewind,
+            time.monotonic(),
         )
         self.rewards = {
             key: (runtime.plugin(r, RewardFunction), weight) for key, (r, weight) in job.rewards.items()
@@ -81,7 +95,18 @@ class LocalExecutor(Executor):
     def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[Trajectory]]:
         what = f"the batch of {len(job.requests)} rollouts"
         lines = roll_out(job.requests, Prepared(job, runtime).line, job.settings.concurrency)
-        return runtime.stream(lines, job.settings.batch_timeout_s, what)
+        # each trajectory ends at the batch's deadline by itself; this is for a loop that is held up
+        return runtime.stream(lines, job.settings.batch_timeout_s + WIND_UP_S, what)
+
+
+@contextlib.contextmanager
+def ending(lines: Iterator[list[Trajectory]]) -> Iterator[Iterator[list[Trajectory]]]:
+    """What an executor's ``map`` gives; once the block is left, nothing of it is under way any more."""
+    try:
+        yield lines
+    finally:
+        if isinstance(lines, Generator):
+            lines.close()
 
 
 async def roll_out(

@@ -7,15 +7,20 @@ import concurrent.futures
 import contextlib
 import inspect
 import queue
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
 from cort_framework.interfaces import Plugin
+
+T = TypeVar("T")
 
 
 class blame(contextlib.AbstractContextManager[None]):
@@ -33,6 +38,28 @@ class blame(contextlib.AbstractContextManager[None]):
             raise PluginFault(
                 f"{self._what} '{self._plugin.name}'", self._plugin.distribution, error
             ) from error
+
+
+def checked(value: Any, kind: type[T]) -> T:
+    """What a plugin gave, where it is an instance of this dataclass with fields of the right types; they go to disk as JSON.
+    Raises ``TypeError``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"it has to give a {kind.__name__}, not {reprlib.repr(value)}")
+    try:
+        _fields(kind).model_validate(vars(value))  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, problem = ".".join(map(str, first["loc"])), first["msg"]
+        raise TypeError(
+            f"the {kind.__name__} that it gave has {reprlib.repr(first['input'])} as {where}: {problem}"
+        ) from None
+    return value
+
+
+@cache
+def _fields(kind: type[Any]) -> type[BaseModel]:
+    fields: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(kind).items()}
+    return create_model(kind.__name__, __config__=ConfigDict(strict=True), **fields)
 
 
 async def run_plugin(what: str, plugin: Plugin, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -141,15 +168,17 @@ _helpers = _Helpers()
 
 
 class deadline(contextlib.AbstractAsyncContextManager[None]):
-    """A limit that names its culprit when it fires; deadlines nest, and an outer one is not mistaken for an inner."""
+    """A limit that names its culprit when it fires; deadlines nest, and an outer one is not mistaken for an inner.
+    ``began``: counted from then, by the loop's clock, and not from now."""
 
-    __slots__ = ("_scope", "_seconds", "_what")
+    __slots__ = ("_began", "_scope", "_seconds", "_what")
 
-    def __init__(self, seconds: float, what: Callable[[], str] | str) -> None:
-        self._seconds, self._what = seconds, what
+    def __init__(self, seconds: float, what: Callable[[], str] | str, began: float | None = None) -> None:
+        self._seconds, self._what, self._began = seconds, what, began
 
     async def __aenter__(self) -> None:
-        self._scope = asyncio.timeout(self._seconds)
+        began = asyncio.get_running_loop().time() if self._began is None else self._began
+        self._scope = asyncio.timeout_at(began + self._seconds)
         await self._scope.__aenter__()
 
     async def __aexit__(

@@ -157,6 +157,12 @@ class Filter(Plugin):
     ...         return Verdict(n < 500, f"{n} tokens")
     """
 
+    timeout_s: float = 600.0
+    """Seconds for one answer; after that the trajectories are dropped, and the filter is named."""
+    isolated: ClassVar[bool] = False
+    """As a reward's."""
+    memory_mb: ClassVar[int] = 4096
+
     @abstractmethod
     def judge(self, trajectory: Trajectory) -> Any:
         """A ``Verdict``."""
@@ -174,6 +180,16 @@ class RewardFunction(Plugin):
     ...     async def score(self, trajectory):
     ...         return 1.0 if trajectory.response_tokens < 200 else 0.0
     """
+
+    timeout_s: float = 60.0
+    """Seconds for one trajectory; after that it has no score, and the reward is named."""
+    isolated: ClassVar[bool] = False
+    """True: it works in processes of its own, each opened with the same config, which are killed where it does not end in
+    time or takes too much memory. For code that may hang or grow on what a model writes (computer algebra above all), and
+    that is in a module that can be imported. A thread cannot be killed: without this, code that holds on to the
+    interpreter ends the run."""
+    memory_mb: ClassVar[int] = 4096
+    """Where it is isolated: MiB of address space that it may add to what its process begins with."""
 
     @abstractmethod
     async def score(self, trajectory: Trajectory) -> float | None:

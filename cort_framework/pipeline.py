@@ -20,7 +20,7 @@ from typing import Any
 from cort_framework.curves import write_curves
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
-from cort_framework.executor import RolloutJob
+from cort_framework.executor import RolloutJob, ending
 from cort_framework.guard import blame
 from cort_framework.inputs import TaskSets, digest, model_digest
 from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage
@@ -30,8 +30,8 @@ from cort_framework.runfolder import StageRecord, describe, finish, finished, lo
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
-from cort_framework.training import Trained, Training, check_errors
-from cort_framework.types import Group, Task, Trajectory, Weights, derive_seed
+from cort_framework.training import Training, check_errors
+from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
 
 JUDGED_AT_ONCE = 32
 """Tasks whose trajectories filters see before the next are read."""
@@ -133,28 +133,36 @@ class Run:
 
     def collect(self, log: TrajectoryLog, job: RolloutJob, progress: Progressing) -> None:
         """Make the trajectories of a job that the log does not hold yet, or that failed by the machinery's fault, each
-        written as it finishes. Raises ``StageFailed`` where too many failed again."""
+        written as it finishes. Raises ``StageFailed`` as soon as too many have failed again."""
         missing = [r for r in job.requests if not log.usable(r.key)]
         progress.skip(len(job.requests) - len(missing))
+        total = len(log) + sum(r.key not in log for r in missing)
+        failed: Counter[str] = Counter()
         if missing:
-            for line in self.rollouts(replace(job, requests=missing)):
-                log.append(line)
-                progress.advance(1)
+            with ending(self.rollouts(replace(job, requests=missing))) as lines:
+                for line in lines:
+                    log.append(line)
+                    progress.advance(1)
+                    if line[-1].fault is not None:
+                        failed[line[-1].fault] += 1
+                        self.check_errors(failed, total)
         self.check_errors(log.errors(), len(log))
 
     def check_errors(self, errors: Counter[str], total: int) -> None:
-        """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error of the
-        machinery."""
+        """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error that is
+        not the model's."""
         check_errors(errors, total, self.plan.recipe.max_error_rate)
 
     def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
         """Give the final trajectory of each request its verdicts, and it to the log; task by task, in the order of the first
-        request of each. No more than a few tasks' trajectories are held at once."""
+        request of each. No more than a few tasks' trajectories are held at once. Raises ``StageFailed`` as soon as filters
+        have failed on too many."""
         opened = {name: self.runtime.plugin(self.plan.filters[name], Filter) for name in filters}
         samples: dict[str, list[int]] = {}
         for request in requests:
             samples.setdefault(request.task.id, []).append(request.sample)
-        waiting = iter(samples.items())
+        waiting, total = iter(samples.items()), sum(map(len, samples.values()))
+        failed: Counter[str] = Counter()
         while several := list(islice(waiting, JUDGED_AT_ONCE)):
             groups = []
             for task, numbers in several:
@@ -162,10 +170,11 @@ class Run:
                 for trajectory in trajectories:
                     trajectory.verdicts.clear()
                 groups.append(Group(trajectories[0].task, trajectories))
-            self.runtime.call(judge(groups, opened))
+            failed += self.runtime.call(judge(groups, opened))
             for group in groups:
                 for trajectory in group.trajectories:
                     log.revise(trajectory)
+            self.check_errors(failed, total)
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(
@@ -173,7 +182,7 @@ class Run:
         trajectories: Sequence[Trajectory] = (),
         tasks: Sequence[Task] = (),
         job: RolloutJob | None = None,
-    ) -> Trained:
+    ) -> Checkpoint:
         """Run the stage's trainer, in as many processes as `launch` says. ``job`` is for RL: how it rolls out."""
         assert self.stage.trainer is not None
         training = Training(

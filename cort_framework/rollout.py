@@ -7,13 +7,14 @@ to the model.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cort_framework.errors import CortError, DeadlineExceeded, PluginFault
-from cort_framework.guard import Patience, blame, deadline, run_plugin
+from cort_framework.errors import CortError, DeadlineExceeded
+from cort_framework.guard import Patience, blame, checked, deadline, run_plugin
 from cort_framework.interfaces import (
     Engine,
     HintInjector,
@@ -56,6 +57,8 @@ class RolloutSetup:
     injectors: Sequence[HintInjector] = ()
     allow_rewind: bool = True
     """False in RL: the policy did not sample what comes after a cut."""
+    began: float | None = None
+    """When the batch did, by ``time.monotonic``, for its deadline; by default each trajectory is one."""
     observe: Callable[[Trajectory], None] | None = None
     """Shown the trajectory each time it has grown, at least every ``check_every`` tokens: for a person who watches."""
 
@@ -211,16 +214,19 @@ async def _make(
     versions: int = 0,
 ) -> list[Trajectory]:
     """Grow the last of the line after ``begin``, in sessions of its own. ``versions``: as many were numbered before."""
-    settings, engine = setup.settings, setup.engine
+    settings = setup.settings
     sessions = Sessions(setup.tools, settings, line[-1])
     started = time.perf_counter()
     doing = ["its beginning"]
+
+    def at() -> str:
+        return f"trajectory {line[-1].id}, at {doing[0]},"
+
     try:
-        with Patience(
-            settings.turn_timeout_s, lambda: f"engine '{engine.name}' (from {engine.distribution})"
-        ) as patience:
-            async with deadline(
-                settings.trajectory_timeout_s, lambda: f"trajectory {line[-1].id}, at {doing[0]},"
+        with Patience(settings.turn_timeout_s, lambda: doing[0]) as patience:
+            async with (
+                deadline(settings.batch_timeout_s, lambda: f"the batch, with {at()}", setup.began),
+                deadline(settings.trajectory_timeout_s, at),
             ):
                 await begin(line, sessions)
                 await _grow(line, sessions, setup, doing, patience, versions)
@@ -247,7 +253,7 @@ async def _grow(
     settings, tokenizer = setup.settings, setup.engine.tokenizer
     parser = CallParser(setup.tools.values())
     live = _Growing(line[-1], tokenizer)
-    hints, engine = 0, f"engine '{setup.engine.name}'"
+    hints, engine = 0, f"engine '{setup.engine.name}' (from {setup.engine.distribution})"
     while True:
         if setup.observe is not None:
             setup.observe(live.trajectory)
@@ -261,8 +267,7 @@ async def _grow(
             live.trim(found[0].end)
 
         # A fault that ends in a call is cut before the call is paid for; a hint that is only appended waits for the output.
-        doing[0] = "its hint injectors"
-        hint = await _next_hint(trajectory, setup) if hints < settings.max_hints else None
+        hint = await _next_hint(trajectory, setup, doing, patience) if hints < settings.max_hints else None
         if hint and not (found and hint.rewind_to is None):
             hints += 1
             doing[0] = f"the hint '{hint.reason}'"
@@ -295,11 +300,13 @@ async def _generate(
     )
     with blame("engine", engine):
         async with patience:
-            generation = await engine.generate(live.ids, sampling)
+            generation = checked(await engine.generate(live.ids, sampling), Generation)
         if not 0 < len(generation.ids) <= sampling.max_tokens:
             raise ValueError(
                 f"it returned {len(generation.ids)} tokens where 1 to {sampling.max_tokens} were asked for"
             )
+        if generation.logprobs is not None and not math.isfinite(math.fsum(generation.logprobs)):
+            raise ValueError("it returned log-probs that are no finite numbers")
         live.add_generation(generation)
 
 
@@ -319,16 +326,19 @@ async def _answer(
     live.add_text("tool", dialect.render(shown, live.pending), call=call, result=result)
 
 
-async def _next_hint(trajectory: Trajectory, setup: RolloutSetup) -> Hint | None:
+async def _next_hint(
+    trajectory: Trajectory, setup: RolloutSetup, doing: list[str], patience: Patience
+) -> Hint | None:
     """The hint that reaches back furthest, of all that the injectors ask for now."""
     wanted: list[Hint] = []
     for injector in setup.injectors:
-        hint = await run_plugin("hint injector", injector, injector.inject, trajectory)
+        doing[0] = f"hint injector '{injector.name}' (from {injector.distribution})"
+        async with patience:
+            hint = await run_plugin("hint injector", injector, injector.inject, trajectory)
         if hint is None:
             continue
-        if not isinstance(hint, Hint):
-            error = TypeError(f"inject returns a Hint or None, not {type(hint).__name__}")
-            raise PluginFault(f"hint injector '{injector.name}'", injector.distribution, error)
+        with blame("hint injector", injector):
+            checked(hint, Hint)
         wanted.append(
             replace(hint, reason=f"{injector.name}: {hint.reason}" if hint.reason else injector.name)
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cort_framework.errors import CortError, InfrastructureError
-from cort_framework.guard import blame, deadline
+from cort_framework.guard import blame, checked, deadline
 from cort_framework.interfaces import Tool, ToolSession
 from cort_framework.recipe import RolloutSettings
 from cort_framework.types import Outcome, ToolCall, ToolResult, Trajectory, Turn
@@ -56,9 +56,7 @@ class Sessions:
             async with deadline(settings.call_timeout_s, self._name(call)):
                 if tool.name not in self._open:
                     await self._start(tool)
-                result = await self._open[tool.name][0].call(call)
-            if not isinstance(result, ToolResult):
-                raise TypeError(f"a tool call returns a ToolResult, not {type(result).__name__}")
+                result = checked(await self._open[tool.name][0].call(call), ToolResult)
         if result.outcome == Outcome.INFRA_ERROR:
             raise InfrastructureError(result.error or "the tool gave no reason")
         if result.dropped_characters and len(result.text) <= settings.max_output_characters + 100:

@@ -212,6 +212,12 @@ class Trajectory:
         return self.error is None
 
     @property
+    def fault(self) -> str | None:
+        """What broke that is not the model's: the error of the machinery, else that of the first reward that failed. It is
+        counted against ``max_error_rate``, and RL leaves the trajectory out."""
+        return self.error or next((r.error for r in self.rewards.values() if r.error is not None), None)
+
+    @property
     def reward(self) -> float:
         """The weighted sum of the rewards that apply."""
         return sum(r.value * r.weight for r in self.rewards.values() if r.value is not None)

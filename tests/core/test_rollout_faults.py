@@ -131,7 +131,11 @@ def test_the_trajectorys_own_deadline_names_what_it_was_at() -> None:
     assert trajectory.stop_reason == "deadline" and trajectory.error is not None
     assert "call 1" in trajectory.error and "python" in trajectory.error
     (trajectory,) = roll("x", injectors=[hints(_hang, "slow")], **limits)
-    assert trajectory.error == "trajectory sum/0, at its hint injectors, did not end within 0.2 s"
+    assert trajectory.error == (
+        "trajectory sum/0, at hint injector 'slow' (from this script), did not end within 0.2 s"
+    )
+    (trajectory,) = roll("x", injectors=[hints(_hang, "slow")], **(limits | {"trajectory_timeout_s": 60}))
+    assert trajectory.error == "hint injector 'slow' (from this script) did not end within 0.2 s"
 
 
 async def _hang(trajectory: Trajectory) -> None:
@@ -154,7 +158,9 @@ def test_an_engine_that_raises_costs_the_trajectory_and_is_named(error: BaseExce
         (Generation((), (), "length"), "returned 0 tokens where 1 to 1024 were asked for"),
         (Generation((65,) * 2000, (-0.1,) * 2000, "length"), "returned 2000 tokens"),
         (Generation((65, 66), (-0.1,), "length"), "2 ids but 1 log-probs"),
-        (None, "NoneType"),
+        (None, "it has to give a Generation, not None"),
+        (Generation((65, "x"), None, "length"), "has 'x' as ids.1: Input should be a valid integer"),  # type: ignore[arg-type]
+        (Generation((65,), (float("nan"),), "length"), "log-probs that are no finite numbers"),
     ],
 )
 def test_an_engines_nonsense_is_an_error_of_the_engine(answer: Any, complaint: str) -> None:

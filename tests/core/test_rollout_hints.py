@@ -173,7 +173,7 @@ def test_a_rewind_to_the_end_or_beyond_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "complaint"),
-    [(KeyError("x"), "raised KeyError: 'x'"), ("do this", "TypeError: inject returns a Hint")],
+    [(KeyError("x"), "raised KeyError: 'x'"), ("do this", "TypeError: it has to give a Hint, not 'do this'")],
 )
 def test_an_injectors_fault_is_its_distributions(answer: Any, complaint: str) -> None:
     def ask(trajectory: Trajectory) -> Any:

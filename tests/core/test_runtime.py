@@ -332,14 +332,24 @@ def test_a_batch_that_is_left_early_closes_its_sessions() -> None:
         assert log.count("open") == log.count("close") == 5
 
 
-def test_a_batch_past_its_deadline_names_itself() -> None:
+def test_a_batch_past_its_deadline_ends_what_is_left_and_says_where_it_was() -> None:
     class Hangs(scripted_engine(lambda p, r: "")):  # type: ignore[misc]
+        name = "hangs"
+
         async def generate(self, ids: Any, sampling: Any) -> Any:
             await forever()
 
-    limits = dict.fromkeys(("trajectory_timeout_s", "turn_timeout_s", "call_timeout_s"), 0.2)
-    with Runtime() as runtime, pytest.raises(DeadlineExceeded, match="the batch of 3 rollouts"):
-        list(LocalExecutor().map(job(3, Hangs, **limits, batch_timeout_s=0.2, concurrency=1), runtime))
+    limits = {"trajectory_timeout_s": 0.3, "turn_timeout_s": 0.2, "call_timeout_s": 0.2}
+    with Runtime() as runtime:
+        lines = list(
+            LocalExecutor().map(job(3, Hangs, **limits, batch_timeout_s=0.3, concurrency=1), runtime)
+        )
+    first, *others = [line[-1] for line in lines]
+    assert first.error == "engine 'hangs' (from cort-test) did not end within 0.2 s"
+    assert [t.error for t in others] == [
+        f"the batch, with trajectory t{n}/0, at engine 'hangs' (from cort-test), did not end within 0.3 s"
+        for n in (1, 2)
+    ]
 
 
 def test_an_empty_batch_is_empty() -> None:
