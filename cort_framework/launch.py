@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +25,8 @@ from cort_framework.display import Display, StageReporter
 from cort_framework.errors import CortError, DeadlineExceeded, RequestError, StageFailed
 from cort_framework.runtime import Runtime
 from cort_framework.store import TrajectoryLog, write_json
-from cort_framework.training import Trained, Training
+from cort_framework.training import Training
+from cort_framework.types import Checkpoint
 
 JOB = "job.pickle"
 STATE = "launch.json"
@@ -56,7 +56,7 @@ class Job:
         return self.training.folder / "launch"
 
 
-def launch(training: Training, runtime: Runtime, reporter: StageReporter) -> Trained:
+def launch(training: Training, runtime: Runtime, reporter: StageReporter) -> Checkpoint:
     """Train in ``training.launch.world`` processes and wait for them.
 
     Raises what a rank raised, or ``StageFailed`` naming the rank that died and how; the others are stopped, and the same
@@ -214,8 +214,8 @@ def _newest(folder: Path) -> float:
 
 
 # --- what ranks leave behind ------------------------------------------------------------------------------------
-def write_result(job: Job, rank: int, trained: Trained) -> None:
-    write_json(job.folder / f"rank-{rank}.json", {"path": str(trained.path), "counts": dict(trained.counts)})
+def write_result(job: Job, rank: int, checkpoint: Checkpoint) -> None:
+    write_json(job.folder / f"rank-{rank}.json", {"path": str(checkpoint.path)})
 
 
 def write_error(job: Job, rank: int, error: BaseException) -> None:
@@ -232,8 +232,7 @@ def write_exits(job: Job, machine: int, exits: dict[int, int]) -> None:
     write_json(job.folder / f"machine-{machine}.json", exits)
 
 
-def _result(job: Job) -> Trained:
-    counts: Counter[str] = Counter()
+def _result(job: Job) -> Checkpoint:
     for rank in range(job.training.launch.world):
         path = job.folder / f"rank-{rank}.json"
         limit = time.monotonic() + END_S
@@ -244,8 +243,7 @@ def _result(job: Job) -> Trained:
                 f"process {rank} of stage '{job.stage}' left no result", f"look into {job.folder}"
             )
         result = json.loads(path.read_text())
-        counts.update(result["counts"])
-    return Trained(Path(result["path"]), counts)
+    return Checkpoint(Path(result["path"]))
 
 
 def _failure(job: Job, code: int) -> CortError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cort_framework.display import Display, SilentDisplay, StageReporter
 from cort_framework.launch import Job, read_job, write_error, write_result
+from cort_framework.runfolder import take_part
 from cort_framework.runtime import Runtime
 
 
@@ -19,15 +20,18 @@ def main() -> None:
     end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     job, rank = read_job(sys.argv[1]), int(os.environ["RANK"])
+    take_part(job.training.folder.parent)
     if rank:
         _print_into(job.folder / f"rank-{rank}.log")
     try:
         with Runtime(job.seed, job.deterministic, job.preload) as runtime:
-            trained = job.training.run(runtime, _reporter(job, rank), f"trajectories.rank-{rank}.jsonl", True)
+            checkpoint = job.training.run(
+                runtime, _reporter(job, rank), f"trajectories.rank-{rank}.jsonl", True
+            )
     except Exception as error:
         write_error(job, rank, error)
         sys.exit(1)
-    write_result(job, rank, trained)
+    write_result(job, rank, checkpoint)
 
 
 def end_with_parent() -> None:

@@ -8,12 +8,13 @@ import importlib.metadata
 import json
 import platform
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cort_framework.errors import RequestError
 from cort_framework.interfaces import StageResult
@@ -22,6 +23,12 @@ from cort_framework.store import write_json, write_text
 
 REVIEWED = "reviewed.jsonl"
 """In a stage's folder: the trajectories that a person has accepted or rejected; it stands for those of the stage."""
+
+PARTS = ".parts"
+"""Locked by every process that takes part in a run beside its first one."""
+PARTS_END_S = 90
+"""Seconds that they have to see that the first one is gone, and to end."""
+_part: TextIO | None = None
 
 PATHS = ("checkpoint", "trajectories", "tasks")
 """What a stage may leave in its folder, as fields of its result."""
@@ -114,15 +121,37 @@ def _read_state(folder: Path) -> dict[str, Any]:
 # --- the run's folder -------------------------------------------------------------------------------------------
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One run at a time in a folder; the lock goes with the process, however that ends."""
+    """One run at a time in a folder; the lock goes with the process, however that ends. Processes that a killed run had
+    started to train are waited for: they end by themselves."""
     with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file, fcntl.LOCK_EX):
             raise RequestError(
                 f"another run is at work in {folder}", "wait for it, or choose another folder with --run-dir"
-            ) from None
+            )
+        with open(folder / PARTS, "w", encoding="utf-8") as parts:
+            limit = time.monotonic() + PARTS_END_S
+            while not _lock(parts, fcntl.LOCK_EX):
+                if time.monotonic() > limit:
+                    raise RequestError(
+                        f"processes of an earlier run still train in {folder}", "end them, then run again"
+                    )
+                time.sleep(0.1)
         yield
+
+
+def take_part(folder: Path) -> None:
+    """By a process that a run has started in its folder: until it ends, no other run begins there."""
+    global _part
+    _part = open(folder / PARTS, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
+    _lock(_part, fcntl.LOCK_SH)
+
+
+def _lock(file: TextIO, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def describe(plan: Plan, folder: Path) -> None:

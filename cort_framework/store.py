@@ -145,6 +145,7 @@ class TrajectoryLog:
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the log
         self._reader = open(path, "rb")  # noqa: SIM115
         self._end = _mend(path)
+        self.began_empty = self._end == 0
         self._index = _Index() if remember else None
         if self._index is not None:
             self._index.scan(path)
@@ -159,15 +160,19 @@ class TrajectoryLog:
 
     def keys(self) -> Iterator[Key]:
         """Of all lines of descent, by sample and then by task."""
-        return self._known.keys()
+        return self._known.keys("sample, task")
+
+    def in_place(self) -> Iterator[Key]:
+        """Of all lines of descent, in the order of the file; one that came again has the place of the last."""
+        return self._known.keys("start")
 
     def usable(self, key: Key) -> bool:
-        """Whether it is there, and no failure of the machinery is in it."""
+        """Whether it is there, and nothing of the machinery or of a reward failed in it."""
         place = self._known.find(key)
         return place is not None and place.error is None
 
     def errors(self) -> Counter[str]:
-        """How many failed by which error of the machinery."""
+        """How many failed by which error of the machinery or of a reward."""
         return self._known.errors()
 
     def line(self, key: Key) -> list[Trajectory]:
@@ -219,7 +224,7 @@ class TrajectoryLog:
         self._file.write(cut + last)
         start, self._end = self._end, self._end + len(cut) + len(last)
         if self._index is not None:
-            place = Place(start, start + len(cut), self._end, final.error)
+            place = Place(start, start + len(cut), self._end, final.fault)
             self._index.put((final.task.id, final.sample), place)
 
     def finish(self, order: Iterable[Key]) -> None:
@@ -278,7 +283,7 @@ class Place(NamedTuple):
     """Where its final trajectory begins."""
     end: int
     error: str | None
-    """Of the final trajectory."""
+    """The final trajectory's fault."""
 
 
 class _Index:
@@ -298,7 +303,7 @@ class _Index:
                 begin = start
             if trajectory.stop_reason != "rewound":
                 key = trajectory.task.id, trajectory.sample
-                self.put(key, Place(begin, start, end, trajectory.error))
+                self.put(key, Place(begin, start, end, trajectory.fault))
                 begin = None
 
     def put(self, key: Key, place: Place) -> None:
@@ -315,8 +320,8 @@ class _Index:
             raise KeyError(key)
         return place
 
-    def keys(self) -> Iterator[Key]:
-        for sample, task in self._rows.execute("SELECT sample, task FROM lines ORDER BY sample, task"):
+    def keys(self, order: str) -> Iterator[Key]:
+        for sample, task in self._rows.execute(f"SELECT sample, task FROM lines ORDER BY {order}"):
             yield task.decode(errors="surrogatepass"), sample
 
     def count(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from cort_framework.footprint import Footprint, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
 from cort_framework.pipeline import Run
+from cort_framework.stages.tally import Tally
+from cort_framework.store import read_trajectories
 
 
 class ReinforcementLearning(Stage):
@@ -28,9 +30,11 @@ class ReinforcementLearning(Stage):
     def run(self, run: Run) -> StageResult:
         config: ReinforcementLearning.Config = run.config
         job = run.job((), tools=config.tools, hints=config.hints, rewards=config.rewards, allow_rewind=False)
-        trained = run.train(tasks=run.tasks(config.tasks), job=job)
+        checkpoint = run.train(tasks=run.tasks(config.tasks), job=job)
+        made = run.folder / "trajectories.jsonl"
+        tally = Tally.of(read_trajectories(made, logprobs=False))  # also what was made before it was stopped
         return StageResult(
-            checkpoint=trained.path,
-            trajectories=run.folder / "trajectories.jsonl",
-            summary=dict(trained.counts),
+            checkpoint=checkpoint.path,
+            trajectories=made,
+            summary={"trajectories": tally.tried, "tokens": tally.tokens},
         )

@@ -51,13 +51,16 @@ class Marching(Teach):
                 context.rollout([RolloutRequest(t, step) for t in context.tasks[rank::world]])
             meet(context.folder / f"launch/step-{step}", rank, world)
             if rank == 0:
-                state.write_text(str(step + 1))
+                self.saved(state, step)
                 context.reporter.metrics(step=step + 1, world=world)
         folder = context.folder / "checkpoint"
         folder.mkdir(exist_ok=True)
         if rank == 0:
             (folder / "config.json").write_text(json.dumps({"knows": 5}))
         return Checkpoint(folder)
+
+    def saved(self, state: Path, step: int) -> None:
+        state.write_text(str(step + 1))
 
     def stumble(self, context: TrainContext) -> None:
         trouble, once = self.config.trouble, context.folder / "stumbled"

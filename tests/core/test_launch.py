@@ -13,7 +13,7 @@ from marching import Marching
 from pupil import go, recipe, registry
 
 from cort_framework.display import SilentDisplay
-from cort_framework.errors import CortError, RecipeError, RequestError, StageFailed
+from cort_framework.errors import CortError, PluginFault, RecipeError, RequestError, StageFailed
 from cort_framework.launch import collect_trajectories
 from cort_framework.pipeline import RunReport, run
 from cort_framework.plan import make_plan
@@ -77,8 +77,29 @@ def test_a_rank_that_is_killed_is_named_and_the_same_command_goes_on_from_the_la
     assert (tmp_path / "run/rl/training/step").read_text() == "1"
     report = march(tmp_path, trouble=str(int(signal.SIGKILL)))
     assert made(tmp_path) == everything()
-    # rank 0 may have begun the second step before it was stopped; then it made its part of it again
-    assert report.stages[0].result.summary["trajectories"] == 16
+    assert report.stages[0].result.summary["trajectories"] == 24
+
+
+def test_a_step_that_is_made_again_is_in_the_file_once_where_it_would_be_without_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(folder: Path) -> list[tuple[str, int, tuple[int, ...]]]:
+        path = folder / "run/rl/trajectories.jsonl"
+        return [(t.task.id, t.sample, t.ids) for t in read_trajectories(path)]
+
+    def full(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    march(tmp_path / "whole", {})
+    with monkeypatch.context() as patch, pytest.raises(PluginFault, match="the disk is full"):
+        patch.setattr(Marching, "saved", full)
+        march(tmp_path / "stopped", {})
+    assert len(whole(tmp_path / "stopped")) == 8
+    report = march(tmp_path / "stopped", {})
+    assert whole(tmp_path / "stopped") == whole(tmp_path / "whole")
+    assert report.stages[0].result.summary["trajectories"] == 24
 
 
 def test_what_a_rank_raises_is_raised_here_and_says_which_rank(tmp_path: Path) -> None:

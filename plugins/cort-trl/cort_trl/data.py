@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,26 @@ from cort_framework.rendering import render
 
 FORMATS = {"input_ids": "int32", "completion_mask": "int8", "labels": "int32", "seq_lengths": "int32"}
 """Of the columns that there may be."""
+
+
+@contextmanager
+def own_folder(parent: Path) -> Iterator[Path]:
+    """A folder for this one of the processes that train together, as long as it is needed. What a killed process has left
+    there is removed first."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    folder = parent / str(state.process_index)
+    for left in parent.glob("*"):
+        if left == folder or int(left.name) >= state.num_processes:
+            shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # the others have theirs in it
+            parent.rmdir()
 
 
 def rendered(

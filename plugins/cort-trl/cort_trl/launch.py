@@ -14,6 +14,7 @@ from typing import Any
 
 from cort_framework.launch import Job, read_job, write_exits
 from cort_framework.rank import end_with_parent
+from cort_framework.runfolder import take_part
 from cort_framework.settings import LaunchSettings
 
 FSDP2 = {
@@ -29,6 +30,7 @@ def main() -> None:
     path, machine = sys.argv[1], int(sys.argv[2])
     end_with_parent()
     job = read_job(path)
+    take_part(job.training.folder.parent)
     os.environ.update(environment(job.training.launch, os.cpu_count() or 1))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException

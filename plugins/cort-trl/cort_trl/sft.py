@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field
 
 import cort_framework as cort
 from cort_framework.footprint import Footprint, Work
-from cort_trl.data import rendered, stored
+from cort_trl.data import own_folder, rendered, stored
 from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet
 
@@ -46,8 +45,8 @@ class SupervisedTrainer(cort.Trainer):
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         meet(context)
         context.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="data-", dir=context.folder) as folder:
-            return self._train(context, Path(folder))
+        with own_folder(context.folder / "data") as folder:
+            return self._train(context, folder)
 
     def _train(self, context: cort.TrainContext, folder: Path) -> cort.Checkpoint:
         """``folder``: for the samples, which are mapped into memory from there."""

@@ -126,8 +126,13 @@ def test_one_process_and_two_give_the_same_weights_after_three_steps(
     two = train(make(tmp_path / "two", tiny_checkpoint, processes=2))
     assert weights_gap(one.path, two.path) < 1e-5
     assert weights_gap(one.path, tiny_checkpoint) > 1e-3
-    assert one.counts == two.counts
+    assert made(tmp_path / "one") == made(tmp_path / "two")
     assert rewards(tmp_path / "two") == pytest.approx(rewards(tmp_path / "one"))
+
+
+def made(folder: Path) -> list[tuple[str, int]]:
+    path = folder / "trajectories.jsonl"
+    return sorted((t.task.id, t.sample) for t in read_trajectories(path)) if path.exists() else []
 
 
 def rewards(folder: Path) -> list[float]:
@@ -157,8 +162,4 @@ def test_a_killed_rank_ends_the_training_and_the_next_one_goes_on_to_the_same_we
     again = train(grpo(tmp_path / "killed", tiny_checkpoint, 2, executor=Killed, **options))
     whole = train(grpo(tmp_path / "whole", tiny_checkpoint, **options))
     assert weights_gap(again.path, whole.path) < 1e-5
-    made, wanted = (
-        [(t.task.id, t.sample) for t in read_trajectories(tmp_path / name / "trajectories.jsonl")]
-        for name in ("killed", "whole")
-    )
-    assert sorted(made) == sorted(wanted)
+    assert made(tmp_path / "killed") == made(tmp_path / "whole")

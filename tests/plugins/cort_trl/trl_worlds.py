@@ -18,7 +18,7 @@ from cort_framework.launch import launch
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
 from cort_framework.settings import LaunchSettings, RolloutSettings
-from cort_framework.training import Trained, Training
+from cort_framework.training import Training
 from cort_transformers.engine import TransformersEngine
 from cort_trl.grpo import GroupRelativeTrainer
 from cort_trl.sft import SupervisedTrainer
@@ -142,7 +142,7 @@ def grpo(
     )
 
 
-def train(training: Training) -> Trained:
+def train(training: Training) -> cort.Checkpoint:
     """As the pipeline does: here, or in processes of its own."""
     training.folder.mkdir(parents=True, exist_ok=True)
     reporter = StageReporter(SilentDisplay(), training.folder / "metrics.jsonl", "stage")
