@@ -56,10 +56,14 @@ KINDS: Mapping[str, tuple[type[Plugin], str]] = {
 """Each kind of plugin, its base class and the hook that gives it."""
 
 CORE = "cort-framework"
-BUILTIN_MODULES = {"cort": "cort_framework.stages", "bench": "cort_framework.cli.bench"}
+BUILTIN_MODULES = {
+    "cort": "cort_framework.stages",
+    "bench": "cort_framework.cli.bench",
+    "health": "cort_framework.health",
+}
 """What the core itself provides comes through the same hooks: name of the plugin and its module."""
 
-PRESENTATION = ("cli/", "display.py", "testing.py")
+PRESENTATION = ("cli/", "display.py", "testing.py", "health.py", "doctor.py")
 """Files whose change changes no result: they are left out of an editable install's version."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,6 +32,7 @@ from cort_framework.types import (
 if TYPE_CHECKING:
     from cort_framework.executor import RolloutJob
     from cort_framework.pipeline import Run
+    from cort_framework.plan import Plan
     from cort_framework.runtime import Runtime
     from cort_framework.settings import LaunchSettings
 
@@ -368,13 +369,44 @@ class HealthReport:
     """One line of ``cort doctor``."""
 
     name: str
-    ok: bool
+    """What was looked at: a few words."""
+    state: HealthState
+    """``warning``: it works, but less well or less safely than it could. ``broken``: what needs it fails."""
     detail: str
     fix: str = ""
 
 
+HealthState = Literal["good", "warning", "broken"]
+
+
 class HealthCheck(Plugin):
-    """Looks at one thing that must work on this machine."""
+    """Looks at what must work on this machine, by trying it where that can be done.
+
+    What it raises, and where it does not end within ``timeout_s``, is reported as broken and attributed to its
+    distribution; the other checks go on.
+
+    >>> import shutil
+    >>> class Graphviz(HealthCheck):
+    ...     name = "graphviz"
+    ...     def check(self, context):
+    ...         there = shutil.which("dot")
+    ...         yield HealthReport("graphviz", "good" if there else "broken", there or "no dot", "apt install graphviz")
+    """
+
+    timeout_s: ClassVar[float] = 60.0
 
     @abstractmethod
-    def check(self) -> Iterable[HealthReport]: ...
+    def check(self, context: HealthContext) -> Iterable[HealthReport]:
+        """Blocks. Leaves nothing behind."""
+    """What was found."""
+    """What to do about it, as a rule a line to type."""
+
+
+@dataclass(frozen=True)
+class HealthContext:
+    """What a health check is told."""
+
+    folder: Path
+    """The folder of the run, which need not be there yet; without a recipe, the one that runs go to."""
+    plan: Plan | None = None
+    """Of the recipe that the doctor was asked about: what it needs is to be looked at."""

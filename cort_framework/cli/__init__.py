@@ -24,6 +24,7 @@ COMMANDS = {
     "trace": ("cort_framework.cli.trace", "trace", "View, count and export trajectories."),
     "recipes": ("cort_framework.cli.recipes", "recipes", "List, show and check recipes."),
     "plugins": ("cort_framework.cli.plugins", "plugins", "List, show and write plugins."),
+    "doctor": ("cort_framework.cli.doctor", "doctor", "Look whether all works on this machine."),
 }
 """Name: module, attribute, help in one line; in the order of the help. Add a command by adding its line."""
 

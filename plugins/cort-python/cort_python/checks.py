@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cort_framework import CortError, HealthCheck, HealthReport, RequestError, hookimpl
+from cort_framework import CortError, HealthCheck, HealthContext, HealthReport, RequestError, hookimpl
 
 if TYPE_CHECKING:
     from cort_python.isolation import Layer
@@ -32,20 +32,16 @@ def cort_health_checks() -> list[type[HealthCheck]]:
 
 
 class IsolationCheck(HealthCheck):
-    """Which walls around the Python kernel this machine has."""
+    """Starts sessions, and tries the walls around them: files, network, processes, memory, rights and time."""
 
     name = "isolation"
+    requires = ("ipykernel>=7.0", "jupyter-client>=8.6")
+    timeout_s = 300.0
 
-    def check(self) -> Iterator[HealthReport]:
-        from cort_python.isolation import LAYERS, REMEDY, WHAT, Policy, State
-        from cort_python.template import can_fork, layers_here
+    def check(self, context: HealthContext) -> Iterator[HealthReport]:
+        from cort_python.health import look
 
-        layers = layers_here(Policy(total_processes=4096)) if can_fork() else {}
-        for layer in LAYERS:
-            state = layers.get(layer, State(False, "kernels are not forked on this system"))
-            yield HealthReport(
-                f"isolation: {layer}", state.in_force, str(state) or WHAT[layer], REMEDY[layer]
-            )
+        yield from look(context.plan)
 
 
 @click.command()

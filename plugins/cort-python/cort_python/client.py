@@ -47,10 +47,15 @@ class Client(ABC):
 # --- Jupyter's protocol -------------------------------------------------------------------------------------------
 def new_context(kernels: int) -> zmq.asyncio.Context:
     """One context serves that many kernels: a context of its own costs a kernel 12 descriptors and 2 threads."""
-    allow_open_files(4 * kernels + 200)
+    allow_open_files(open_files(kernels))
     context = zmq.asyncio.Context(io_threads=1 + kernels // 500)
     context.max_sockets = 65_000
     return context
+
+
+def open_files(kernels: int) -> int:
+    """What a process may have open that has so many kernels."""
+    return 4 * kernels + 200
 
 
 def allow_open_files(count: int) -> None:

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from python_sessions import opened
 from unprivileged import run_as_ordinary_user
 
-from cort_framework import Outcome, RequestError, ToolResult
+from cort_framework import HealthContext, Outcome, RequestError, ToolResult
 from cort_framework.cli import main
 from cort_python.calls import Caller, CallRaised
 from cort_python.checks import IsolationCheck
 from cort_python.folders import remove_tree
-from cort_python.isolation import LAYERS, Layer, State, seccomp
-from cort_python.isolation.attacks import ATTACKS
+from cort_python.health import aim_lines, layer_line, look_at
+from cort_python.isolation import LAYERS, REMEDY, Layer, State, seccomp
+from cort_python.isolation.attacks import AIMS, ATTACKS, Attack
+from cort_python.isolation.settings import IsolationConfig
 from cort_python.isolation.surroundings import own_groups
 from cort_python.isolation.trials import Trial, run_attacks, run_hangs
 from cort_python.tool import PythonTool
@@ -374,7 +376,37 @@ def test_bwrap_makes_the_name_spaces_where_it_is_installed_and_we_may_not() -> N
     assert ("by bwrap" if works else "does not let us") in state["detail"]
 
 
-def test_the_doctor_hears_of_every_layer_and_of_what_would_bring_it() -> None:
-    reports = list(IsolationCheck().check())
-    assert [report.name for report in reports] == [f"isolation: {layer}" for layer in LAYERS]
-    assert all(report.detail and report.fix for report in reports)
+def test_the_doctor_tries_the_walls_and_says_what_held() -> None:
+    reports = {report.name: report for report in IsolationCheck().check(HealthContext(Path("runs")))}
+    assert reports["session"].state == "good", reports["session"]
+    assert {f"isolation: {layer}" for layer in LAYERS} <= set(reports)
+    assert {f"tried: {aim}" for aim in AIMS} <= set(reports) and reports["time"].state == "good"
+    assert "broken" not in {report.state for report in reports.values()}
+
+
+def test_a_layer_that_is_missing_is_a_warning_and_broken_where_the_recipe_requires_it() -> None:
+    absent = State(False, "this kernel has none")
+    assert layer_line("seccomp", State(True, "x86_64"), IsolationConfig()).state == "good"
+    missing = layer_line("seccomp", absent, IsolationConfig())
+    assert missing.state == "warning" and "sockets" in missing.detail and missing.fix == REMEDY["seccomp"]
+    assert layer_line("seccomp", absent, IsolationConfig(require=("seccomp",))).state == "broken"
+
+
+def test_what_gets_through_names_the_missing_layers_and_where_none_is_missing_the_walls_do_not_hold() -> None:
+    attack = Attack("send a datagram", "", "seccomp namespaces")
+    through = Trial(attack.name, False, "the owner's sockets have heard from it", 0.1)
+    whole = dict.fromkeys(LAYERS, State(True, ""))
+    (weak,) = aim_lines("network", [attack], [through], whole | {"seccomp": State(False, "none")})
+    assert weak.state == "warning" and weak.fix.startswith("seccomp: ")
+    (false,) = aim_lines("network", [attack], [through], whole)
+    assert false.state == "broken"
+
+
+@pytest.mark.slow
+def test_the_doctor_says_of_walls_that_were_taken_down_what_is_not_isolated() -> None:
+    without = tuple(layer for layer in LAYERS if layer not in ("rlimits", "privileges"))
+    config = PythonTool.Config(isolation=IsolationConfig(without=without))
+    reports = list(look_at(config))
+    assert {r.name for r in reports if r.state == "broken"} == set()
+    through = [r for r in reports if r.name == "tried: network"]
+    assert through and all(r.state == "warning" and "not isolated" in r.detail for r in through)

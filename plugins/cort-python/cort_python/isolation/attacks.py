@@ -270,4 +270,11 @@ RIGHTS = (
     ),
 )
 
-ATTACKS = (*FILES, *NETWORK, *PROCESSES, *RESOURCES, *RIGHTS)
+AIMS = {
+    "files": FILES,
+    "network": NETWORK,
+    "processes": PROCESSES,
+    "memory and disk": RESOURCES,
+    "rights": RIGHTS,
+}
+ATTACKS = tuple(attack for attacks in AIMS.values() for attack in attacks)

@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -95,13 +95,15 @@ def last_line(result: ToolResult) -> str:
 
 
 # --- hangs ------------------------------------------------------------------------------------------------------
-async def run_hangs(config: PythonTool.Config | None = None, slack_s: float = SLACK_S) -> list[Trial]:
+async def run_hangs(
+    config: PythonTool.Config | None = None, slack_s: float = SLACK_S, hangs: Mapping[str, str] = HANGS
+) -> list[Trial]:
     """A trial holds where the call ended in time, and a call after it in the same session is answered."""
     config = config or PythonTool.Config(timeout_s=1, grace_s=0.5)
     most = config.timeout_s + config.grace_s + slack_s
     trials = []
     async with opened(config) as tool:
-        for name, code in HANGS.items():
+        for name, code in hangs.items():
             async with session(tool) as stuck:
                 await stuck.call(ToolCall("python", "x = 1"))
                 begun = time.monotonic()

@@ -1,0 +1,191 @@
+"""Whether all that is installed works on this machine, and what a recipe needs: each finding with what mends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import Distribution, distributions
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from cort_framework.discovery import CORE, KINDS, Provider
+from cort_framework.errors import CortError, PluginError
+from cort_framework.guard import run_plugin_on_each
+from cort_framework.interfaces import HealthCheck, HealthContext, HealthReport
+from cort_framework.plan import Plan
+from cort_framework.registry import Registry, check_requirements
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One report, and the distribution that it comes from or is about."""
+
+    distribution: str
+    report: HealthReport
+
+
+def examine(context: HealthContext, registry: Registry) -> Iterator[Finding]:
+    """What the core finds, then each plugin's own checks. With a recipe, what it makes no use of is a warning at worst."""
+    installed = Packages()
+    used = installed.behind(_used(context.plan)) if context.plan is not None else None
+    for finding in _findings(context, registry, installed):
+        idle = used is not None and canonicalize_name(finding.distribution) not in used
+        if idle and finding.report.state == "broken":
+            detail = f"{finding.report.detail} (the recipe makes no use of {finding.distribution})"
+            finding = replace(finding, report=replace(finding.report, state="warning", detail=detail))
+        if finding.report.state == "good":
+            finding = replace(finding, report=replace(finding.report, fix=""))  # what is well needs none
+        yield finding
+
+
+def _findings(context: HealthContext, registry: Registry, installed: Packages) -> Iterator[Finding]:
+    listed = [
+        *_plugins(registry),
+        *installed.disagreements({CORE, *(p.distribution for p in registry.plugins)}),
+    ]
+    yield from sorted(listed, key=lambda finding: finding.distribution == CORE)
+    checks = registry.providers("health-check")
+    for provider in sorted(checks, key=lambda p: p.distribution != CORE):
+        yield from (Finding(provider.distribution, report) for report in _run(provider, context))
+
+
+def _used(plan: Plan) -> set[str]:
+    """The distributions whose plugins are in the plan."""
+    sections = (plan.tasks, plan.tools, plan.hints, plan.filters, plan.rewards, plan.engines, plan.executors)
+    resolved = [r for section in sections for r in section.values()]
+    resolved += [r for s in plan.stages for r in (s.stage, s.trainer) if r is not None]
+    return {CORE, *(r.distribution for r in resolved)}
+
+
+# --- plugins ----------------------------------------------------------------------------------------------------
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    """Those that do not load, that clash, or whose classes lack what they require."""
+    registry.load_all()
+    for plugin in registry.plugins:
+        for failure in plugin.failures:
+            text = f"failed ({failure.where}: {failure.reason})"
+            yield Finding(
+                plugin.distribution, HealthReport(f"plugin {plugin.name}", "broken", text, failure.fix)
+            )
+    for kind in KINDS:
+        provided = registry.providers(kind)
+        for name in registry.names(kind):
+            found = [p for p in provided if p.name == name]
+            if len(found) > 1 and kind != "health-check":
+                owners = " and by ".join(p.distribution for p in found)
+                fix = f'in a recipe: use = "{found[0].distribution}/{name}"; or uninstall the other'
+                report = HealthReport(f"{kind} {name}", "warning", f"is claimed by {owners}", fix)
+                yield Finding(found[0].distribution, report)
+            for provider in found:
+                try:
+                    check_requirements(provider.cls, f"{kind} '{name}'")
+                except PluginError as error:  # a recipe that names it is refused
+                    report = HealthReport(f"{kind} {name}", "warning", error.message, error.hint or "")
+                    yield Finding(provider.distribution, report)
+    count = len({p.distribution for p in registry.plugins})
+    text = f"{count} distributions, {len(registry.plugins)} plugins"
+    yield Finding(CORE, HealthReport("plugins", "good", text))
+
+
+def _run(provider: Provider, context: HealthContext) -> Iterable[HealthReport]:
+    """What one check says; where it fails, that."""
+    cls = provider.cls
+    assert issubclass(cls, HealthCheck)
+    try:
+        check_requirements(cls, f"health check '{cls.name}'")
+        check = cls()
+        check.distribution = provider.distribution
+        done = run_plugin_on_each("health check", check, _Checked(check), [context], cls.timeout_s)
+        answer: Any = asyncio.run(done)[0]
+        if isinstance(answer, CortError):
+            raise answer
+        return list(answer)
+    except PluginError as error:
+        return [HealthReport(cls.name, "warning", error.message, error.hint or "")]
+    except (Exception, SystemExit) as error:
+        text, hint = (error.message, error.hint) if isinstance(error, CortError) else (repr(error), None)
+        fix = hint or f"the fault is in the plugin {provider.distribution}"
+        return [HealthReport(cls.name, "broken", text, fix)]
+
+
+class _Checked:
+    """The check's method, whose reports are looked at where its faults are attributed."""
+
+    def __init__(self, check: HealthCheck) -> None:
+        self._check = check
+
+    def __call__(self, context: HealthContext) -> list[HealthReport]:
+        reports = list(self._check.check(context))
+        if wrong := [r for r in reports if not isinstance(r, HealthReport)]:
+            raise TypeError(f"it has to give HealthReports, not {wrong[0]!r}")
+        return reports
+
+
+# --- versions ---------------------------------------------------------------------------------------------------
+class Packages:
+    """What is installed, as far as its metadata says. Of two of one name, the first on the path is what is imported."""
+
+    def __init__(self, found: Iterable[Distribution] | None = None) -> None:
+        self._by_name: dict[str, Distribution] = {}
+        for distribution in distributions() if found is None else found:
+            if (
+                name := distribution.metadata["Name"]
+            ) is not None:  # one that was left behind half removed has none
+                self._by_name.setdefault(canonicalize_name(name), distribution)
+
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """These distributions and all that they require, however far."""
+        found: set[str] = set()
+        waiting = [canonicalize_name(name) for name in names]
+        while waiting:
+            if (name := waiting.pop()) not in found:
+                found.add(name)
+                waiting += [canonicalize_name(needed.name) for needed in self._needs(name)]
+        return found
+
+    def disagreements(self, names: set[str]) -> Iterator[Finding]:
+        """Requirements of the named distributions, and of all that is behind them, that are not met; and other packages that
+        want another version of one of these. One line says how many agree where all do."""
+        behind, quiet = self.behind(names), True
+        owners: Mapping[str, set[str]] = {name: self.behind([name]) for name in names}
+        for name, distribution in self._by_name.items():
+            for needed in self._needs(name):
+                wrong = self._unmet(needed)
+                target = canonicalize_name(needed.name)
+                if wrong is None or (name not in behind and target not in behind):
+                    continue
+                quiet = False
+                title = f"{distribution.metadata['Name']} {distribution.version}"
+                text = f"needs {needed.name}{needed.specifier}, but {wrong}"
+                if name in behind:
+                    owner = min((o for o in names if name in owners[o]), key=lambda o: len(owners[o]))
+                    fix = f'pip install "{needed.name}{needed.specifier}"'
+                    yield Finding(owner, HealthReport(title, "broken", text, fix))
+                elif target in self._by_name:
+                    fix = f"pip install -U {distribution.metadata['Name']}, or pip uninstall it"
+                    yield Finding(CORE, HealthReport(title, "warning", text, fix))
+        if quiet:
+            text = f"{len(behind & set(self._by_name))} packages agree"
+            yield Finding(CORE, HealthReport("versions", "good", text))
+
+    def _unmet(self, needed: Requirement) -> str | None:
+        found = self._by_name.get(canonicalize_name(needed.name))
+        if found is None:
+            return "it is not installed"
+        if needed.url is None and not needed.specifier.contains(found.version, prereleases=True):
+            return f"{found.version} is installed"
+        return None
+
+    def _needs(self, name: str) -> Iterator[Requirement]:
+        """Without extras: who wants those says so itself, and then names what they add."""
+        found = self._by_name.get(name)
+        for text in (found.requires if found is not None else None) or ():
+            try:
+                needed = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                yield needed
