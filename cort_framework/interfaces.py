@@ -364,6 +364,9 @@ class Executor(Plugin):
         trajectory. ``runtime`` is this process's own, for executors that roll out here."""
 
 
+HealthState = Literal["good", "warning", "broken"]
+
+
 @dataclass(frozen=True)
 class HealthReport:
     """One line of ``cort doctor``."""
@@ -373,10 +376,19 @@ class HealthReport:
     state: HealthState
     """``warning``: it works, but less well or less safely than it could. ``broken``: what needs it fails."""
     detail: str
+    """What was found."""
     fix: str = ""
+    """What to do about it, as a rule a line to type."""
 
 
-HealthState = Literal["good", "warning", "broken"]
+@dataclass(frozen=True)
+class HealthContext:
+    """What a health check is told."""
+
+    folder: Path
+    """The folder of the run, which need not be there yet; without a recipe, the one that runs go to."""
+    plan: Plan | None = None
+    """Of the recipe that the doctor was asked about: what it needs is to be looked at."""
 
 
 class HealthCheck(Plugin):
@@ -398,15 +410,3 @@ class HealthCheck(Plugin):
     @abstractmethod
     def check(self, context: HealthContext) -> Iterable[HealthReport]:
         """Blocks. Leaves nothing behind."""
-    """What was found."""
-    """What to do about it, as a rule a line to type."""
-
-
-@dataclass(frozen=True)
-class HealthContext:
-    """What a health check is told."""
-
-    folder: Path
-    """The folder of the run, which need not be there yet; without a recipe, the one that runs go to."""
-    plan: Plan | None = None
-    """Of the recipe that the doctor was asked about: what it needs is to be looked at."""
