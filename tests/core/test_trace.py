@@ -295,7 +295,8 @@ def test_folders_of_one_seed_are_one_run(seeds, capsys, tmp_path):
 def test_compare_prints_markdown_rows_that_are_whole(seeds, capsys):
     assert main(["trace", "compare", *seeds, "--against", "short", "--markdown"]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [row[1].strip() for row in rows if "-" not in row[1]] == ["system", "short", "long", "system", "long"]
+    names = [row[1].strip() for row in rows if "-" not in row[1]]
+    assert names == ["system", "short", "long", "system", "long"]
     assert {len(row) for row in rows} == {9, 8}
 
 

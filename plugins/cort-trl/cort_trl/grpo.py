@@ -1,8 +1,8 @@
 """Group-relative policy optimisation over the framework's own rollout (paper: RL; Shao et al. 2024).
 
 One step: draw prompts; give the engine the policy's weights; roll out ``num_generations`` trajectories a prompt; weigh
-each against its group; update on the tokens that the policy sampled. Output of tools, hints, and trajectories in which
-the machinery failed carry no loss.
+each against its group; update on the tokens that the policy sampled. Output of tools and hints (unless ``train_on`` names
+them), and trajectories in which the machinery failed, carry no loss.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class GroupRelativeTrainer(cort.Trainer):
         beta: float = Field(0.001, ge=0)
         """Weight of the KL divergence to the starting model, by the low-variance estimator (paper: 0.001). At 0, no
         reference model is held; with ``lora``, none is held either: it is the policy with its adapters off."""
+        train_on: list[Literal["model", "hint", "tool"]] = Field(["model"], min_length=1)
+        """Authors whose tokens the loss is on. With ``tool`` it is on outputs too: the ablation (paper: without the mask,
+        training collapses). Nobody sampled what others wrote, so the ratio is then taken to the policy as it stood when the
+        step began, for all tokens. Not with a ``policy_lag``."""
         epsilon: float = Field(0.2, gt=0)
         """Clip range of the ratio to the policy that sampled (paper: 0.2)."""
         loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
@@ -79,6 +83,15 @@ class GroupRelativeTrainer(cort.Trainer):
                     "'vllm' its url, and use placement 'disk' (launch.devices says which GPUs train)"
                 )
             return placement
+
+        @model_validator(mode="after")
+        def others_are_trained_on_at_once(self) -> Self:
+            if set(self.train_on) != {"model"} and self.policy_lag:
+                raise ValueError(
+                    "with a policy_lag a token is weighed by how it was sampled, which only those of the model were: "
+                    'policy_lag is for train_on = ["model"]'
+                )
+            return self
 
         @model_validator(mode="after")
         def engine_can_sleep(self) -> Self:

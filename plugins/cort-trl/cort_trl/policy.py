@@ -19,7 +19,8 @@ class PolicyTrainer(GRPOTrainer):
     Without a policy lag the policy that the ratio is taken to is the one that sampled, by the log-probs that it sampled
     with. With one it is the policy as it stood when the step began, and each token's loss is weighed with how much likelier
     the token is to that policy than to the one that sampled it, ``importance_cap`` at most (truncated importance sampling;
-    decoupled as in Hilton et al. 2021, arXiv 2110.00641): the clip range is then about this step's updates alone.
+    decoupled as in Hilton et al. 2021, arXiv 2110.00641): the clip range is then about this step's updates alone. That is
+    what the ratio is taken to as well where others' tokens are trained on, which nobody sampled.
     """
 
     rollout_func: Rollouts
@@ -44,13 +45,24 @@ class PolicyTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if not self._lags:  # moved, not shared: TRL shuffles each entry, which would make two tensors of one
+        if not self._recomputes:
+            # moved, not shared: TRL shuffles each entry, which would make two tensors of one
             output["old_per_token_logps"] = output.pop("sampling_per_token_logps")
         return output
 
     @property
     def _lags(self) -> bool:
         return self.rollout_func.config.policy_lag > 0
+
+    @property
+    def _for_others(self) -> bool:
+        """The loss is on tokens that nobody sampled, too."""
+        return set(self.rollout_func.config.train_on) != {"model"}
+
+    @property
+    def _recomputes(self) -> bool:
+        """What the ratio is taken to has to be computed."""
+        return self._lags or self._for_others
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         if self._lags:
@@ -68,6 +80,8 @@ class PolicyTrainer(GRPOTrainer):
             mask = inputs["completion_mask"] * inputs["tool_mask"]
             sampled = inputs.get("sampling_per_token_logps", inputs.get("old_per_token_logps"))
             assert self._recomputed is not None and sampled is not None
+            if self._for_others:
+                mask = mask * (sampled != 0)
             gap = ((self._recomputed - sampled) * mask).abs().max()
             self._metrics["train"]["logprob_gap"].append(gap.item())
         self._recomputed = None
@@ -99,7 +113,7 @@ class PolicyTrainer(GRPOTrainer):
         by up to 1e-4 with the padding; and most of it is work for nothing.
         """
         learning = torch.is_grad_enabled()
-        if model is self.model and not learning and not self._lags and not _without_adapters(model):
+        if model is self.model and not learning and not self._recomputes and not _without_adapters(model):
             # TRL asks what the policy would say now of a step that several updates share; we know what it said
             nothing = torch.zeros((), device=input_ids.device).expand(len(input_ids), logits_to_keep)
             return nothing, None, None

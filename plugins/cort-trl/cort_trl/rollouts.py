@@ -78,7 +78,7 @@ class Rollouts:
             learns = varies(group) or config.zero_variance == "keep"
             trajectories += group
             trained += [learns and t.usable for t in group]
-        return _for_trl(trajectories, trained, trainer.processing_class.eos_token_id)
+        return for_trl(trajectories, trained, trainer.processing_class.eos_token_id, config.train_on)
 
     def save(self, trainer: Any) -> None:
         """Write what was rolled out ahead, this process's share, beside the checkpoint of the step that is done: a training
@@ -202,10 +202,13 @@ def varies(group: Sequence[cort.Trajectory]) -> bool:
     return len(rewards) > 1 and max(rewards) - min(rewards) > 1e-9
 
 
-def _for_trl(
-    trajectories: Sequence[cort.Trajectory], trained: Sequence[bool], filler: int
+def for_trl(
+    trajectories: Sequence[cort.Trajectory],
+    trained: Sequence[bool],
+    filler: int,
+    train_on: Sequence[cort.Author],
 ) -> dict[str, list[Any]]:
-    """Ids, sampled log-probs and mask of each response; the mask is 1 exactly where the policy sampled the token. Raises
+    """Ids, sampled log-probs (0 where nobody sampled) and mask of each response; the mask is authorship. Raises
     ``CortError`` where the engine did not say with what probability it sampled."""
     if any(turn.author == "model" and turn.logprobs is None for t in trajectories for turn in t.turns):
         raise cort.CortError(
@@ -220,7 +223,7 @@ def _for_trl(
         "reward": [],
     }
     for trajectory, learns in zip(trajectories, trained, strict=True):
-        whole = render(trajectory, train_on=("model",))
+        whole = render(trajectory, train_on)
         start = sum(len(turn.ids) for turn in trajectory.turns if turn.author == "prompt")
         # where the machinery failed before the first token, TRL still needs one
         fields["prompt_ids"].append(whole.input_ids[:start] or [filler])

@@ -115,6 +115,46 @@ def test_the_loss_is_on_what_the_policy_sampled_and_on_no_failed_trajectory(
     assert line["rollout/reward/answer"] == 0.5
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_outputs_can_be_trained_on_too(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    engine_rollout: EngineRollout,
+    monkeypatch: pytest.MonkeyPatch,
+    updates: int,
+) -> None:
+    """The ratio is then to what the policy says of every token as the step begins, and so 1 in the first update."""
+    from trl import GRPOTrainer
+
+    seen = batches_of(monkeypatch, GRPOTrainer, "_compute_loss")
+    reporter = Recorder()
+    options = config(steps=1, updates_per_step=updates, train_on=["model", "tool"])
+    made = rl_context(tmp_path / "rl", tiny_checkpoint, engine_rollout, reporter)
+    others_too = GroupRelativeTrainer(options).train(made)
+    both = 0
+    for batch in seen:
+        trained = (batch["completion_mask"] * batch["tool_mask"]).bool()
+        others = trained & (batch["sampling_per_token_logps"] == 0)
+        assert batch["completion_ids"][others].unique().tolist() == [40, 41, 42]
+        assert ("old_per_token_logps" in batch) == (updates > 1)
+        if updates > 1:
+            old = batch["old_per_token_logps"]
+            assert (old[others] < 0).all()
+            sampled = trained & ~others
+            assert (old - batch["sampling_per_token_logps"])[sampled].abs().max() < 1e-5
+        both += int(others.sum())
+    assert both == 8 * 3
+    assert max(reporter.column("logprob_gap")) < 1e-5
+    alone = rl_context(tmp_path / "alone", tiny_checkpoint, engine_rollout)
+    without = GroupRelativeTrainer(config(steps=1, updates_per_step=updates)).train(alone)
+    assert not same(without.path, others_too.path)
+
+
+def test_outputs_are_not_trained_on_with_a_policy_lag() -> None:
+    with pytest.raises(ValueError, match="only those of the model were"):
+        config(train_on=["model", "tool"], policy_lag=1)
+
+
 def test_a_group_without_variance_is_counted_and_carries_no_loss(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
