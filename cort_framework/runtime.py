@@ -22,6 +22,7 @@ from cort_framework.interfaces import Engine, OpenContext, Plugin
 from cort_framework.registry import Resolved
 from cort_framework.scratch import new_scratch, remove_scratch
 from cort_framework.types import Weights
+from cort_framework.workers import isolated
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)
@@ -121,7 +122,7 @@ class Runtime:
         """The open plugin for a resolved one: opened at its first use, then the same each time."""
         key = _identity(resolved)
         if key not in self._plugins:
-            self._plugins[key] = self.open(resolved.build())
+            self._plugins[key] = self.open(isolated(resolved.build()))
         plugin = self._plugins[key]
         assert isinstance(plugin, kind)
         return plugin
