@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cort_framework.canaries import Canaries
 from cort_framework.errors import PluginError
 from cort_framework.interfaces import Stage, Trainer
 from cort_framework.registry import Registry, Resolved, absent_because, check_requirements, default_registry
-from cort_framework.settings import LaunchSettings, Recipe, RolloutSettings, StageTable, validated
+from cort_framework.settings import LaunchSettings, M, Recipe, RolloutSettings, StageTable, validated
 from cort_framework.tables import Key, Problem, Table, explain, merge, nearest, refuse
 
 SECTIONS = {
@@ -41,6 +42,7 @@ class PlannedStage:
     """The recipe's, with the stage's own over it."""
     launch: LaunchSettings
     """The processes that its trainer runs in."""
+    canaries: Canaries
     model: str | None
     """A folder or hub id to start from; ``None`` where ``model_from`` says which stage makes it."""
     model_from: str | None
@@ -70,6 +72,11 @@ class Plan:
     """The engines that stages use."""
     executors: Mapping[str, Resolved]
     stages: Sequence[PlannedStage]
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that a Python kernel imports because some tool of the recipe asks for it."""
+        return tuple(dict.fromkeys(module for tool in self.tools.values() for module in tool.cls.preload))
 
     def stage(self, name: str) -> PlannedStage:
         return next(s for s in self.stages if s.name == name)
@@ -120,7 +127,10 @@ class _Planner:
         stages: list[PlannedStage] = []
         last: str | None = None
         for index, table in enumerate(recipe.stage):
-            planned = self._stage(index, table, model, last, [s.name for s in recipe.stage[:index]])
+            if table.skip:
+                continue
+            earlier = [s.name for s in recipe.stage[:index] if not s.skip]
+            planned = self._stage(index, table, model, last, earlier)
             if planned is not None:
                 stages.append(planned)
                 if planned.stage.cls.produces_checkpoint:
@@ -207,7 +217,14 @@ class _Planner:
             fault = absent_because(text, plugin, failure)
             return Problem(at, fault.message, fault.hint, fault.__cause__)
         hint = "give a model folder, a hub id (owner/name) or the name of a model that a plugin ships"
-        return Problem(at, text, hint)
+        return Problem(at, text, self._if_skipped(name) or hint)
+
+    def _if_skipped(self, name: str) -> str | None:
+        return (
+            "the stage of this name is skipped"
+            if name in [s.name for s in self.recipe.stage if s.skip]
+            else None
+        )
 
     # --- stages -----------------------------------------------------------------------------------------------
     def _stage(
@@ -218,8 +235,9 @@ class _Planner:
             "stage", table.name, table.kind, dict(table.model_extra or {}), (*at, "kind"), at
         )
         rollout = self._rollout(table, at)
-        launch = self._launch(table, at)
-        if rollout is None or launch is None:
+        launch = self._with_own(self.recipe.launch, table.launch, (*at, "launch"))
+        canaries = self._with_own(self.recipe.canaries, table.canaries, (*at, "canaries"))
+        if rollout is None or launch is None or canaries is None:
             return None
         engine = self._named_or_plugin("engine", rollout.engine, self._rollout_key(index, "engine"))
         executor = self._named_or_plugin("executor", rollout.executor, self._rollout_key(index, "executor"))
@@ -253,7 +271,18 @@ class _Planner:
         if engine is None or executor is None:
             return None
         planned = PlannedStage(
-            table.name, stage, trainer, engine, executor, rollout, launch, model, model_from, uses, table={}
+            table.name,
+            stage,
+            trainer,
+            engine,
+            executor,
+            rollout,
+            launch,
+            canaries,
+            model,
+            model_from,
+            uses,
+            table={},
         )
         return replace(planned, table=self._table(planned, table.model or self.recipe.model))
 
@@ -278,6 +307,7 @@ class _Planner:
             "data": list(stage.uses.get("data", ())),
             # how a training is shared out does not change it; but sharded, its checkpoints have another form
             **({"sharding": stage.launch.sharding} if stage.launch.sharding else {}),
+            **({"canaries that filter": sieves} if (sieves := list(stage.canaries.sieves)) else {}),
             **{
                 section: {
                     key: self.resolved[section][key].to_table()
@@ -311,12 +341,13 @@ class _Planner:
             self._complain(Problem(self._rollout_key(at[1], "prompt"), text))
         return settings
 
-    def _launch(self, table: StageTable, at: Key) -> LaunchSettings | None:
-        data = merge(self.recipe.launch.model_dump(), table.launch)
+    def _with_own(self, recipes: M, own: Table, at: Key) -> M | None:
+        """Settings of the recipe with a stage's own over them."""
+        data = merge(recipes.model_dump(), own)
         try:
-            return validated(LaunchSettings, data)
+            return validated(type(recipes), data)
         except ValidationError as error:
-            self.problems += explain(error, LaunchSettings, data, (*at, "launch"))
+            self.problems += explain(error, type(recipes), data, at)
             return None
 
     def _check_launch(
@@ -383,9 +414,8 @@ class _Planner:
         where = {"data": "earlier stage", "tools": "[rollout.tools] table"}.get(section, f"[{section}] table")
         for name in names:
             if name not in known:
-                self._complain(
-                    Problem((*at, section), f"no {where} is called {name!r}{nearest(name, known)}")
-                )
+                text = f"no {where} is called {name!r}{nearest(name, known)}"
+                self._complain(Problem((*at, section), text, self._if_skipped(name)))
         return names
 
     def _complain(self, problem: Problem) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from cort_framework.canaries import Canaries
 from cort_framework.interfaces import PluginConfig
 from cort_framework.tables import Source, Table, to_toml
 
@@ -176,6 +177,8 @@ class StageTable(PluginConfig):
     """Its name: the folder in the run, and how profiles and ``--set`` address it."""
     kind: str
     """The stage kind."""
+    skip: bool = False
+    """Leave it out; a profile or ``--set stage.NAME.skip=false`` puts it back."""
     model: str | None = None
     """An earlier stage, or a model as in the recipe's ``model``; by default the last checkpoint made before."""
     trainer: str | None = None
@@ -186,6 +189,8 @@ class StageTable(PluginConfig):
     """What differs from the recipe's ``[rollout]``, tools apart."""
     launch: Table = {}
     """What differs from the recipe's ``[launch]``."""
+    canaries: Table = {}
+    """What differs from the recipe's ``[canaries]``."""
 
 
 class Recipe(PluginConfig):
@@ -214,6 +219,8 @@ class Recipe(PluginConfig):
     """How trajectories are made."""
     launch: LaunchSettings = LaunchSettings()
     """How many processes train."""
+    canaries: Canaries = Canaries()
+    """Signs that a run goes wrong, and what is done about each."""
     engines: Options = {}
     """Options of engines."""
     executors: Options = {}
@@ -243,6 +250,8 @@ class Recipe(PluginConfig):
         names = [s.name for s in self.stage]
         if twice := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"two stages are called {', '.join(sorted(twice))}")
+        if all(s.skip for s in self.stage):
+            raise ValueError("every stage is skipped")
         return self
 
     def __eq__(self, other: object) -> bool:
