@@ -71,7 +71,7 @@ _LOGPROBS = re.compile(rb',"logprobs":\[[^]]*\](?=,"weights_version":)')
 def _parse(line: bytes, where: str, logprobs: bool = True) -> Trajectory:
     try:
         return Trajectory.from_json((line if logprobs else _LOGPROBS.sub(b',"logprobs":null', line)).decode())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CortError(
             f"{where} is no trajectory: {type(error).__name__}: {error}",
             "the file was changed by something else; move the stage's folder away to make it again",

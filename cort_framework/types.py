@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -20,6 +23,8 @@ Author = Literal["prompt", "model", "tool", "hint"]
 
 StopReason = Literal["eos", "length", "tool_limit", "deadline", "error", "rewound"]
 """Why a trajectory ended. ``rewound``: it was cut back and a child goes on from it."""
+
+_AUTHORS, _STOP_REASONS = frozenset(get_args(Author)), frozenset((*get_args(StopReason), None))
 
 
 class Outcome(StrEnum):
@@ -243,14 +248,18 @@ class Trajectory:
 
     @classmethod
     def from_json(cls, line: str) -> Trajectory:
+        """Raises ``ValueError``, ``KeyError``, ``TypeError``, ``AttributeError`` or ``RecursionError`` where it is none."""
         data = json.loads(line)
         data["task"] = _made(Task, data["task"])
         data["turns"] = [_turn(t) for t in data["turns"]]
         data["rewards"] = {name: _made(Reward, r) for name, r in data["rewards"].items()}
-        data["verdicts"] = [
-            _made(Verdict, {**v, "span": tuple(v["span"]) if v["span"] else None}) for v in data["verdicts"]
-        ]
-        return _made(cls, data)
+        data["verdicts"] = [_made(Verdict, {**v, "span": _span(v["span"])}) for v in data["verdicts"]]
+        new = _made(cls, data)
+        if new.stop_reason not in _STOP_REASONS:
+            raise ValueError(f"stop_reason is {new.stop_reason!r:.60}")
+        if not (0 <= new.seconds < math.inf and 0 <= new.sample < 2**63):
+            raise ValueError(f"it took {new.seconds!r:.60} s, as sample {new.sample!r:.60}")
+        return new
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -270,17 +279,56 @@ def _turn(data: dict[str, Any]) -> Turn:
         data["result"] = _made(ToolResult, result)
     turn = _made(Turn, data)
     turn.__post_init__()
+    if turn.author not in _AUTHORS:
+        raise ValueError(f"author is {turn.author!r:.60}")
+    if type(sum(turn.ids)) is not int or type(sum(turn.logprobs or ())) not in (int, float):
+        raise TypeError("its ids or log-probs are no numbers")  # a sum is the quickest look at all of them
     return turn
 
 
+def _span(value: Any) -> tuple[int, int] | None:
+    if not value:
+        return None
+    start, end = value
+    if type(start) is not int or type(end) is not int:
+        raise TypeError(f"span is {value!r:.60}")
+    return start, end
+
+
 def _made(cls: type[T], data: dict[str, Any]) -> T:
-    """``cls(**data)``; where no field is missing, without the ``__init__`` of a frozen dataclass, which takes as long as the
-    parsing of a small trajectory does."""
+    """``cls(**data)``, each value of a type that its field takes; where no field is missing, without the ``__init__`` of a
+    frozen dataclass, which takes as long as the parsing of a small trajectory does."""
+    kind: Any = cls
+    kinds = _kinds(kind)
+    for name, value in data.items():
+        if name in kinds and type(value) not in kinds[name]:
+            raise TypeError(f"{name} is {value!r:.60}")
     if data.keys() != cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
         return cls(**data)
     new = object.__new__(cls)
     new.__dict__.update(data)
     return new
+
+
+@cache
+def _kinds(cls: type[Any]) -> dict[str, frozenset[Any]]:
+    """The types that a value read from JSON may have, by field."""
+    return {name: frozenset(_types(hint)) for name, hint in get_type_hints(cls).items()}
+
+
+def _types(hint: Any) -> Iterator[type]:
+    kind, inside = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        for part in inside:
+            yield from _types(part)
+    elif kind is Literal:
+        yield str
+    elif kind is Mapping:
+        yield dict
+    else:
+        yield kind
+        if kind is float:
+            yield int
 
 
 @dataclass

@@ -210,6 +210,8 @@ def token_table(trajectory: Trajectory, tokenizer: Tokenizer | None = None) -> T
     shown = table(("text", "author", "index", "id", "mask", "log-prob"), (), names=2)
     index = 0
     for turn in trajectory.turns:
+        if not turn.ids:
+            continue
         texts = token_texts(tokenizer, turn.ids) if tokenizer is not None else [turn.text]
         for token, text, logprob in zip_longest(turn.ids, texts, turn.logprobs or ()):
             quoted = "" if text is None else json.dumps(visible(text), ensure_ascii=False)[1:-1]

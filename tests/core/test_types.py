@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -149,3 +150,42 @@ def test_an_end_of_thinking_that_a_tool_prints_is_none() -> None:
 def test_generated_tokens_count_what_was_thrown_away_and_response_tokens_do_not() -> None:
     trajectory = make_trajectory([("prompt", "pp"), ("model", "mmm"), ("hint", "hhhh")], discarded_tokens=10)
     assert (trajectory.generated_tokens, trajectory.response_tokens) == (13, 7)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("task", "id"), 5),
+        (("sample",), 10**30),
+        (("sample",), True),
+        (("seconds",), -1),
+        (("seconds",), float("nan")),
+        (("stop_reason",), "bored"),
+        (("turns", 1, "author"), "nobody"),
+        (("turns", 1, "ids"), ["a"]),
+        (("turns", 1, "ids"), [0.5]),
+        (("turns", 1, "text"), None),
+        (("turns", 1, "logprobs"), ["x", 1]),
+        (("turns", 2, "result", "outcome"), "well"),
+        (("turns", 2, "call", "arguments"), "x"),
+        (("rewards", "r", "value"), "1"),
+        (("verdicts", 0, "span"), [1, "x"]),
+        (("verdicts", 0, "span"), [1, 2, 3]),
+        (("metadata",), None),
+    ],
+    ids=str,
+)
+def test_what_has_the_shape_of_a_trajectory_but_not_its_types_is_none(
+    place: tuple[Any, ...], value: Any
+) -> None:
+    trajectory = make_trajectory([("prompt", "p"), ("model", "```python\n1\n```\n"), ("tool", "1")])
+    trajectory.rewards, trajectory.verdicts = {"r": Reward(1.0)}, [Verdict(True, span=(0, 1))]
+    data = json.loads(trajectory.to_json())
+    assert Trajectory.from_json(json.dumps(data)) == trajectory
+    *holders, last = place
+    found = data
+    for part in holders:
+        found = found[part]
+    found[last] = value
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        Trajectory.from_json(json.dumps(data))
