@@ -111,9 +111,9 @@ def join(folder: Path, stages: Sequence[str], rank: int, timeout_s: float, displ
     Raises ``StageFailed`` where a training or machine 0 fails, ``DeadlineExceeded`` where nothing has happened in the
     folder for ``timeout_s``.
     """
-    started = time.time()
+    before, silence = _state(folder), _Silence(folder)
     joined: set[str] = set()
-    while (status := _status(folder, started)) != "done":
+    while (status := _said(folder, before)) != "done":
         if status == "failed":
             raise StageFailed(
                 "the run has failed on machine 0", "it says there why; start both again to go on"
@@ -125,21 +125,26 @@ def join(folder: Path, stages: Sequence[str], rank: int, timeout_s: float, displ
                 display.note(f"machine {rank} joins stage {job.stage}")
                 if code := _start_and_wait(job, rank):
                     raise _failure(job, code)
-        if time.time() - max(started, _newest(folder)) > timeout_s:
+        if silence.seconds() > timeout_s:
             raise DeadlineExceeded(
                 f"nothing has happened in {folder} for {timeout_s:g} s: is machine 0 at work?"
             )
         time.sleep(0.5)
 
 
-def _status(folder: Path, since: float) -> str | None:
-    """What machine 0 has said since then."""
+def _state(folder: Path) -> tuple[str, int] | None:
+    """What machine 0 has said, and when: by the clock, which may be set, so good for telling one word from another only."""
     try:
         path = folder / STATE
-        state: str = json.loads(path.read_text())["status"]
-        return state if state == "running" or path.stat().st_mtime > since else None
+        return str(json.loads(path.read_text())["status"]), path.stat().st_mtime_ns
     except (OSError, ValueError):
         return None
+
+
+def _said(folder: Path, before: tuple[str, int] | None) -> str | None:
+    """What machine 0 says now; how a run before this one ended is no word of it."""
+    state = _state(folder)
+    return None if state is None or (state == before and state[0] != "running") else state[0]
 
 
 def _find_job(stage: Path) -> Job | None:
@@ -176,8 +181,8 @@ def _start_and_wait(job: Job, machine: int) -> int:
     when the job is withdrawn there (then the code is 0)."""
     launcher = job.training.trainer.cls.launcher
     command = [sys.executable, "-m", launcher, str(job.folder / JOB), str(machine)]
-    silence = job.training.launch.timeout_s + START_S
-    started = time.time()
+    limit = job.training.launch.timeout_s + START_S
+    silence = _Silence(job.training.folder, job.metrics)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         while True:
@@ -185,9 +190,9 @@ def _start_and_wait(job: Job, machine: int) -> int:
                 return process.wait(0.2)
             if machine and getattr(_find_job(job.training.folder), "id", None) != job.id:
                 return 0
-            if time.time() - max(started, _newest(job.training.folder), _newest(job.metrics)) > silence:
+            if silence.seconds() > limit:
                 raise DeadlineExceeded(
-                    f"the training of stage '{job.stage}' has made no step for {silence:g} s"
+                    f"the training of stage '{job.stage}' has made no step for {limit:g} s"
                 )
     finally:
         _end(process)
@@ -204,13 +209,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(END_S)
 
 
-def _newest(folder: Path) -> float:
-    """When something last changed in a folder or in the folders in it."""
-    times = [0.0]
-    for path in (folder, *folder.glob("*"), *folder.glob("*/*")):
-        with suppress(FileNotFoundError):
-            times.append(path.stat().st_mtime)
-    return max(times)
+class _Silence:
+    """For how long nothing has changed in some folders and in the folders in them; a clock that is set does not matter."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._seen: list[int] = []
+        self._since = time.monotonic()
+
+    def seconds(self) -> float:
+        seen = []
+        for folder in self._folders:
+            for path in (folder, *folder.glob("*"), *folder.glob("*/*")):
+                with suppress(FileNotFoundError):
+                    seen.append(path.stat().st_mtime_ns)
+        seen.sort()
+        if seen != self._seen:
+            self._seen, self._since = seen, time.monotonic()
+        return time.monotonic() - self._since
 
 
 # --- what ranks leave behind ------------------------------------------------------------------------------------
