@@ -229,6 +229,18 @@ def test_a_profile_and_set_change_only_what_they_name(write: Any) -> None:
     assert recipe.rollout.engine == "silent"
 
 
+def test_a_stage_that_is_skipped_is_not_there_until_a_profile_puts_it_back(write: Any) -> None:
+    text = GOOD.replace('name = "first"', 'name = "first"\nskip = true')
+    path = write(text + "skip = false\n")
+    (look,) = make_plan(load_recipe(path)).stages
+    assert (look.name, look.model, look.model_from) == ("look", "owner/model", None)
+    first, look = make_plan(load_recipe(path, "big")).stages
+    assert (first.name, look.model_from) == ("first", "first")
+    assert problems(path, "stage.look.skip=true") == ["every stage is skipped"]
+    with pytest.raises(RecipeError, match="the stage of this name is skipped"):
+        make_plan(load_recipe(path, overrides=["stage.look.model=first"]))
+
+
 def test_toml_and_python_objects_make_equal_recipes_and_equal_plans(write: Any) -> None:
     made = cort.Recipe(
         name="small",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import cort_framework as cort
 from cort_framework.display import SilentDisplay
 from cort_framework.pipeline import RunReport
+from cort_framework.store import read_trajectories
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,12 +44,42 @@ def test_ablation(tmp_path: Path) -> None:
     sizes = ["tasks.in-range.size=4", *(f"stage.make-{name}.target=4" for name in names)]
     trained = [*names, "hints-masked", "outputs-trained"]
     sizes += [f"stage.{name}.options.epochs=1" for name in trained]
-    rewarded = ["code-reward-0", "code-reward-1", "code-reward-5"]
+    rewarded = ["code-reward-0", "code-reward-1", "code-reward-5", "rl-outputs-trained"]
     for name in rewarded:
         options = f"stage.{name}.options"
         sizes += [f"{options}.steps=1", f"{options}.prompts_per_step=2", f"{options}.num_generations=4"]
     report = small("ablation", tmp_path, *SMALL, *sizes)
     assert list(by_system(report)) == ["tool-prompt", *trained, *rewarded]
+
+
+def test_a_judge_places_the_hints_of_the_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that knows the base's own words, behind a real server."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "cort_openai"))
+    from openai_server import Server, running
+
+    def reply(body: dict[str, Any]) -> str:
+        instructions, question = (message["content"] for message in body["messages"])
+        words = r"really right\?" if "Result distrust:" in instructions else r"by hand|manually|step by step"
+        reasoning = question.partition("Reasoning:")[2]
+        lines = [line for line in reasoning.splitlines()[2:] if re.search(words, line)]
+        return json.dumps({"faults": [{"quote": line, "reason": "the judge says so"} for line in lines]})
+
+    server = Server()
+    server.reply = reply
+    recipe = cort.load_recipe("ablation", "judge")
+    ours = ["make-judged", "judged", "evaluate-judged"]
+    settings = [f"stage.{stage.name}.skip=true" for stage in recipe.stage if stage.name not in ours]
+    settings += ["stage.make-judged.target=6", "stage.judged.options.epochs=1", "tasks.in-range.size=4"]
+    with running(server) as url:
+        for hint in ("delayed-computation", "result-distrust"):
+            chat = f"hints.judged-{hint}.chat"
+            settings += [f"{chat}.url={url}", f"{chat}.cache={tmp_path / 'answers'}"]
+        report = small("ablation", tmp_path, *SMALL, *settings, profile="judge")
+    assert list(by_system(report)) == ["judged"]
+    made = read_trajectories(report.folder / "make-judged" / "trajectories.jsonl")
+    reasons = [turn.reason or "" for t in made for turn in t.turns if turn.author == "hint"]
+    assert any("judged-delayed-computation" in reason for reason in reasons)
+    assert len(list((tmp_path / "answers").glob("*/*.json"))) == len(server.requests)
 
 
 def test_distill(tmp_path: Path) -> None:
