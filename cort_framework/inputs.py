@@ -74,14 +74,14 @@ def digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def model_digest(model: str) -> str:
-    """Of a folder, a hash of the names and contents of its files; a hub id stands for itself."""
-    folder = Path(model)
-    if not model or not folder.is_dir():
-        return model
-    found = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        found.update(str(path.relative_to(folder)).encode())
+def content_digest(path: Path) -> str:
+    """Of a file's contents, or of the names and contents of a folder's files."""
+    if not path.is_dir():
         with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256()
+    for inside in sorted(p for p in path.rglob("*") if p.is_file()):
+        found.update(str(inside.relative_to(path)).encode())
+        with open(inside, "rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

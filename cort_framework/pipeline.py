@@ -17,16 +17,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from cort_framework.curves import write_curves
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
 from cort_framework.executor import RolloutJob, ending
 from cort_framework.guard import blame
-from cort_framework.inputs import TaskSets, digest, model_digest
+from cort_framework.inputs import TaskSets, content_digest, digest
 from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage
+from cort_framework.keys import builds_on, check_stage, differences, made_from
 from cort_framework.launch import announced, join, launch
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
-from cort_framework.runfolder import StageRecord, describe, finish, finished, locked, model_card, prepare
+from cort_framework.runfolder import (
+    StageRecord,
+    check_intact,
+    describe,
+    finish,
+    finished,
+    locked,
+    model_card,
+    prepare,
+    read_state,
+)
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
@@ -204,6 +217,11 @@ class Run:
         return training.run(self.runtime, self.reporter)
 
 
+def run_folder(plan: Plan, run_dir: Path | str | None = None) -> Path:
+    """Where a run lives."""
+    return Path(run_dir or Path("runs") / plan.recipe.name).resolve()
+
+
 def run(
     recipe: Recipe | Plan,
     run_dir: Path | str | None = None,
@@ -218,10 +236,9 @@ def run(
     """
     plan = recipe if isinstance(recipe, Plan) else make_plan(recipe)
     display = display or Display()
-    folder = Path(run_dir or Path("runs") / plan.recipe.name).resolve()
+    folder = run_folder(plan, run_dir)
     names = [s.name for s in plan.stages]
-    if from_stage is not None and from_stage not in names:
-        raise RequestError(f"there is no stage '{from_stage}'", f"the stages are: {', '.join(names)}")
+    check_stage(plan, from_stage)
     folder.mkdir(parents=True, exist_ok=True)
     if (machine := plan.recipe.launch).rank:
         join(folder, names, machine.rank, machine.timeout_s, display)
@@ -237,8 +254,7 @@ def run(
             with blame("checking", tool):
                 tool.preflight()
         describe(plan, folder)
-        preload = tuple(dict.fromkeys(m for tool in plan.tools.values() for m in tool.cls.preload))
-        with Runtime(plan.recipe.seed, plan.recipe.deterministic, preload) as runtime:
+        with Runtime(plan.recipe.seed, plan.recipe.deterministic, plan.preload) as runtime:
             return _run_stages(plan, folder, runtime, sets, display, from_stage)
 
 
@@ -246,17 +262,15 @@ def _run_stages(
     plan: Plan, folder: Path, runtime: Runtime, sets: TaskSets, display: Display, from_stage: str | None
 ) -> RunReport:
     records: dict[str, StageRecord] = {}
-    digest_of = cache(model_digest)
+    digest_of = cache(content_digest)
     results: list[dict[str, Any]] = []
     checkpoint: StageRecord | None = None
     forced = False
     for position, stage in enumerate(plan.stages, 1):
         source = records[stage.model_from] if stage.model_from is not None else None
         model = str(source.result.checkpoint) if source is not None else stage.model or ""
-        inputs = {"model": source.key if source is not None else digest_of(model)}
-        inputs |= {f"tasks.{name}": sets.digest(name) for name in stage.uses.get("tasks", ())}
-        inputs |= {name: records[name].data_key for name in stage.uses.get("data", ())}
-        key = digest({"stage": stage.table, "seed": plan.recipe.seed, "inputs": inputs})
+        parts = made_from(plan, stage, records, sets, digest_of)
+        key = digest(parts)
         forced = forced or stage.name == from_stage
         stage_folder = folder / stage.name
 
@@ -266,14 +280,19 @@ def _run_stages(
             display.note(f"{title}: done before ({record.seconds:.0f} s)")
         else:
             display.note(title)
-            prepare(stage_folder, key, forced)
+            for name, what in builds_on(plan, stage):
+                check_intact(records[name], what)
+            changed = differences(read_state(stage_folder).get("made_from"), parts)
+            if (old := prepare(stage_folder, parts, forced)) is not None:
+                why = next(changed, "it was asked for")
+                display.note(f"  [dim]made again, as {escape(why)}; what was there is now in {old.name}")
             reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()
             with blame("stage", kind):
                 result = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
-            finish(record, stage_folder)
+            finish(record, parts, stage_folder)
         records[stage.name] = record
         if record.result.tasks is not None:
             sets.add(stage.name, record.result.tasks)

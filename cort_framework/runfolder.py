@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from cort_framework.errors import RequestError
+from cort_framework.errors import RequestError, StageFailed
+from cort_framework.inputs import content_digest, digest
 from cort_framework.interfaces import StageResult
 from cort_framework.recipe import Plan, PlannedStage
 from cort_framework.store import write_json, write_text
@@ -44,6 +45,8 @@ class StageRecord:
     result: StageResult
     seconds: float = 0.0
     cached: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of what it left, by the field of its result: what it was when the stage ended."""
 
     @property
     def data(self) -> Path | None:
@@ -64,7 +67,7 @@ class StageRecord:
 # --- the stage's folder -----------------------------------------------------------------------------------------
 def finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
     """The record of a stage that is done under this key, if it is and all that it left is still there."""
-    state = _read_state(folder)
+    state = read_state(folder)
     if state.get("key") != key or state.get("status") != "done":
         return None
     data = state["result"]
@@ -72,12 +75,26 @@ def finished(stage: PlannedStage, key: str, folder: Path) -> StageRecord | None:
     if any(path is not None and not path.exists() for path in paths.values()):
         return None
     result = StageResult(report=data["report"], summary=data["summary"], **paths)
-    return StageRecord(stage.name, stage.stage.cls.name, key, result, state["seconds"], cached=True)
+    kind, seconds, digests = stage.stage.cls.name, state["seconds"], state.get("digests", {})
+    return StageRecord(stage.name, kind, key, result, seconds, True, digests)
 
 
-def prepare(folder: Path, key: str, forced: bool) -> None:
-    """Make the stage's folder, or go on in it where it was begun under this key; another is moved aside."""
-    state = _read_state(folder)
+def check_intact(record: StageRecord, what: str) -> None:
+    """Before something is made from what a stage of an earlier run has left. Raises ``StageFailed`` where it has changed
+    since."""
+    path, digest = getattr(record.result, what), record.digests.get(what)
+    if record.cached and path is not None and digest is not None and content_digest(path) != digest:
+        raise StageFailed(
+            f"{path.name} of stage '{record.name}' is not what it was when the stage ended: {path}",
+            f"put it back as it was, or make it again: --from {record.name}",
+        )
+
+
+def prepare(folder: Path, made_from: Mapping[str, Any], forced: bool) -> Path | None:
+    """Make the stage's folder, or go on in it where it was begun from the same; another is moved aside, to the path
+    returned."""
+    state, key = read_state(folder), digest(made_from)
+    target: Path | None = None
     if folder.exists() and (state.get("key") != key or (forced and state.get("status") == "done")):
         old = str(state.get("key", "unknown"))[:8]
         target, n = folder.with_name(f"{folder.name}~{old}"), 2
@@ -85,10 +102,11 @@ def prepare(folder: Path, key: str, forced: bool) -> None:
             target, n = folder.with_name(f"{folder.name}~{old}-{n}"), n + 1
         folder.rename(target)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "stage.json", {"key": key, "status": "running"})
+    write_json(folder / "stage.json", {"key": key, "status": "running", "made_from": made_from})
+    return target
 
 
-def finish(record: StageRecord, folder: Path) -> None:
+def finish(record: StageRecord, made_from: Mapping[str, Any], folder: Path) -> None:
     """Write down that the stage is done. Paths are relative: a run's folder may be moved."""
     result = record.result
 
@@ -106,11 +124,14 @@ def finish(record: StageRecord, folder: Path) -> None:
         "kind": record.kind,
         "seconds": round(record.seconds, 2),
         "result": data,
+        "digests": {name: content_digest(path) for name in PATHS if (path := getattr(result, name))},
+        "made_from": made_from,
     }
     write_json(folder / "stage.json", state)
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a stage's ``stage.json`` says; nothing where there is none that can be read."""
     try:
         state = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,19 +12,22 @@ from rich.console import Console, Group
 from rich.rule import Rule
 from rich.table import Table
 
-from cort_framework.cli.options import json_option, recipe_options
+from cort_framework.cli.options import echo_json, json_option, recipe_options
 from cort_framework.cli.plan import show_plan
 from cort_framework.cli.show import coloured, header, legend, near, number, results_table, stdout, table
 from cort_framework.display import Display
 from cort_framework.evaluation import is_right
-from cort_framework.pipeline import RunReport
+from cort_framework.keys import standings
+from cort_framework.pipeline import RunReport, run_folder
 from cort_framework.pipeline import run as run_plan
-from cort_framework.recipe import load_recipe, make_plan
+from cort_framework.recipe import Plan, load_recipe, make_plan
 from cort_framework.store import read_trajectories
 from cort_framework.types import Trajectory
 
 EXAMPLE = "What is 27 x 43?"
 LONGEST_EXAMPLE = 200
+REASONS = 6
+"""Of a stage, that are shown."""
 """Characters: a longer problem is no command to try."""
 
 
@@ -39,6 +43,11 @@ LONGEST_EXAMPLE = 200
     metavar="N",
     help="With --dry-run: plan for a GPU of N GiB, whatever is here.",
 )
+@click.option(
+    "--explain-cache",
+    is_flag=True,
+    help="Show which stages are done, which would run again and why; nothing is started.",
+)
 @json_option
 @click.option("--from", "from_stage", metavar="STAGE", help="Run this stage and all after it again.")
 @click.option(
@@ -52,6 +61,7 @@ def run(
     overrides: Sequence[str],
     dry_run: bool,
     gpu_gib: float | None,
+    explain_cache: bool,
     as_json: bool,
     from_stage: str | None,
     run_dir: Path | None,
@@ -63,8 +73,10 @@ def run(
     plan = make_plan(load_recipe(recipe, profile, overrides))
     if dry_run:
         return show_plan(plan, run_dir, gpu_gib, as_json)
+    if explain_cache:
+        return show_standings(plan, run_dir, from_stage, as_json)
     if as_json or gpu_gib is not None:
-        raise click.UsageError("--json and --gpu-gib go with --dry-run")
+        raise click.UsageError("--json goes with --dry-run or --explain-cache, --gpu-gib with --dry-run")
     display = Display()
     try:
         report = run_plan(plan, run_dir, from_stage=from_stage, display=display)
@@ -72,6 +84,18 @@ def run(
         display.note("stopped; what was made so far is kept, and the same command goes on from there")
         raise
     show_report(report, stdout())
+
+
+def show_standings(plan: Plan, run_dir: Path | None, from_stage: str | None, as_json: bool) -> None:
+    """What a run would do with each stage, and why."""
+    found = standings(plan, run_folder(plan, run_dir), from_stage)
+    if as_json:
+        return echo_json([asdict(standing) for standing in found])
+    rows = [
+        (s.stage, s.state, "\n".join([*s.because[:REASONS], *(["…"] if s.because[REASONS:] else [])]))
+        for s in found
+    ]
+    stdout().print(table(("stage", "", "because"), rows, names=3))
 
 
 # --- after ------------------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def test_a_dry_run_as_json_is_for_programs_and_can_be_for_another_device(folder,
     assert (base["stage"], base["trajectories_at_most"], base["tokens_made_at_most"]) == ("base", 9, 2700)
     assert base["memory"] is None and base["fits"] is None and base["unknown"]
     assert main(["run", "sums.toml", "--json"]) == 2
-    assert "go with --dry-run" in capsys.readouterr().err
+    assert "goes with --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -420,3 +420,19 @@ def test_a_plugins_name_stands_for_all_hints_that_it_gives_a_recipe():
     assert hints_named(recipe, ["opening", "hint-engineering"]) == names
     with pytest.raises(cort.RequestError, match="did you mean 'hint-engineering'"):
         hints_named(recipe, ["hint-enginering"])
+
+
+def test_the_cache_is_explained_and_nothing_is_started(folder, capsys):
+    assert main(["run", "sums.toml", "--explain-cache"]) == 0
+    assert "it has not run yet" in capsys.readouterr().out and not Path("runs").exists()
+    assert main(["run", "sums.toml"]) == 0
+    capsys.readouterr()
+    changed = ["--set", "rollout.max_tokens=77"]
+    assert main(["run", "sums.toml", "--explain-cache", *changed, "--json"]) == 0
+    first, *rest = json.loads(capsys.readouterr().out)
+    assert first["state"] == "runs" and "is 77" in first["because"][0]
+    assert main(["run", "sums.toml", "--explain-cache"]) == 0
+    assert "done" in capsys.readouterr().out
+    assert main(["run", "sums.toml", *changed]) == 0
+    assert "made again, as rollout.max_tokens was" in capsys.readouterr().err
+    assert main(["run", "sums.toml", "--explain-cache", "--from", "nothing"]) == 2
