@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cort_framework import Filter, RewardFunction, TaskSource, hookimpl
+from cort_framework import Filter, HealthCheck, RewardFunction, TaskSource, hookimpl
 
 
 @hookimpl
@@ -41,3 +41,10 @@ def cort_task_sources() -> list[type[TaskSource]]:
     from cort_math.sources import HuggingFaceSource, JsonlSource
 
     return [BenchmarkSource, HuggingFaceSource, JsonlSource]
+
+
+@hookimpl
+def cort_health_checks() -> list[type[HealthCheck]]:
+    from cort_math.health import GradingCheck
+
+    return [GradingCheck]

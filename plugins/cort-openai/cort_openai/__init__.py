@@ -12,3 +12,10 @@ def cort_engines() -> Sequence[type[cort.Engine]]:
     from cort_openai.engine import OpenAIEngine
 
     return [OpenAIEngine]
+
+
+@cort.hookimpl
+def cort_health_checks() -> Sequence[type[cort.HealthCheck]]:
+    from cort_openai.health import EndpointCheck
+
+    return [EndpointCheck]

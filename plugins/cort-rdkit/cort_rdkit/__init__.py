@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cort_framework import RewardFunction, TaskSource, Tool, hookimpl
+from cort_framework import HealthCheck, RewardFunction, TaskSource, Tool, hookimpl
 
 
 @hookimpl
@@ -24,3 +24,10 @@ def cort_reward_functions() -> list[type[RewardFunction]]:
     from cort_rdkit.rewards import ChemistryReward
 
     return [ChemistryReward]
+
+
+@hookimpl
+def cort_health_checks() -> list[type[HealthCheck]]:
+    from cort_rdkit.health import RdkitCheck
+
+    return [RdkitCheck]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cort_framework import Tool, hookimpl
+from cort_framework import HealthCheck, Tool, hookimpl
 
 
 @hookimpl
@@ -10,3 +10,10 @@ def cort_tools() -> list[type[Tool]]:
     from cort_sympy.tool import SympyTool
 
     return [SympyTool]
+
+
+@hookimpl
+def cort_health_checks() -> list[type[HealthCheck]]:
+    from cort_sympy.health import SympyCheck
+
+    return [SympyCheck]

@@ -12,3 +12,10 @@ def cort_engines() -> Sequence[type[cort.Engine]]:
     from cort_transformers.engine import TransformersEngine
 
     return [TransformersEngine]
+
+
+@cort.hookimpl
+def cort_health_checks() -> Sequence[type[cort.HealthCheck]]:
+    from cort_transformers.health import TorchCheck
+
+    return [TorchCheck]

@@ -13,3 +13,10 @@ def cort_trainers() -> Sequence[type[cort.Trainer]]:
     from cort_trl.sft import SupervisedTrainer
 
     return [SupervisedTrainer, GroupRelativeTrainer]
+
+
+@cort.hookimpl
+def cort_health_checks() -> Sequence[type[cort.HealthCheck]]:
+    from cort_trl.health import TrainingCheck
+
+    return [TrainingCheck]

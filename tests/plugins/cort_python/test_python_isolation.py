@@ -376,6 +376,7 @@ def test_bwrap_makes_the_name_spaces_where_it_is_installed_and_we_may_not() -> N
     assert ("by bwrap" if works else "does not let us") in state["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_tries_the_walls_and_says_what_held() -> None:
     reports = {report.name: report for report in IsolationCheck().check(HealthContext(Path("runs")))}
     assert reports["session"].state == "good", reports["session"]
