@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel
 
 from cort_framework.canaries import SHOWS, Canaries, Count, Sums, programs
 from cort_framework.errors import StageFailed
+from cort_framework.evaluation import bootstrap, is_right
 from cort_framework.interfaces import Reporter
 from cort_framework.store import write_text
 from cort_framework.types import Trajectory, Verdict
@@ -130,9 +132,10 @@ class Lookout:
             self.look()
 
     def look(self) -> None:
-        """At what was collected so far."""
-        self._looked = self._collected.sums["seen"]
-        self._tell(self._of_trajectories(self._collected.sums, None))
+        """At what was collected so far, where there is more than at the last look."""
+        if self._collected.sums["seen"] > self._looked:
+            self._looked = self._collected.sums["seen"]
+            self._tell(self._of_trajectories(self._collected.sums, None))
 
     def metrics(self, values: Mapping[str, Any]) -> None:
         """What a trainer tells of an update: ``loss``, ``grad_norm`` and, in RL, ``entropy`` and ``logprob_gap_mean``."""
@@ -143,13 +146,25 @@ class Lookout:
                 self._save()
             self._tell(self._of_metrics(told))
 
-    def evaluated(self, test_set: str, mean: float, high: float, rewards: tuple[float, float]) -> None:
-        """The accuracy on a test set has changed by ``mean`` (the upper end of its interval being ``high``) in a stage whose
-        reward was the first of ``rewards`` in its first steps and the second in its last."""
-        before, after = rewards
-        if after > before and mean < -self.canaries.evaluation.fall and high < 0:
-            text = f"the reward rose from {before:.3g} to {after:.3g}, the accuracy on {test_set} fell by {-mean:.1%}"
-            self._tell([Sign("evaluation", mean, text)])
+    def evaluated(
+        self,
+        test_set: str,
+        before: Iterable[Trajectory],
+        after: Iterable[Trajectory],
+        rewards: tuple[float, float],
+    ) -> None:
+        """A model on a test set ``before`` and ``after`` a stage whose mean reward was the first of ``rewards`` in its first
+        steps and the second in its last. Read only where that rose."""
+        if rewards[1] <= rewards[0]:
+            return
+        old, new = accuracies(before), accuracies(after)
+        changes = [new[task] - old[task] for task in new if task in old]
+        change = fmean(changes or [0.0])
+        if change < -self.canaries.evaluation.fall and bootstrap(changes)[1] < 0:
+            reward = f"the reward rose from {rewards[0]:.3g} to {rewards[1]:.3g}"
+            self._tell(
+                [Sign("evaluation", change, f"{reward}, the accuracy on {test_set} fell by {-change:.1%}")]
+            )
 
     def reporting(self) -> Reporter:
         """The reporter, with what is told to it shown to the canaries as well."""
@@ -260,12 +275,21 @@ class _Watched:
         self.lookout.metrics(values)
 
 
-def reward_trend(state: Path) -> tuple[float, float] | None:
-    """The mean reward in the first and in the last steps of an RL stage that ended with this state; ``None`` where it is not
-    known."""
-    batches = State.read(state).batches
+def reward_trend(stage: Path) -> tuple[float, float] | None:
+    """The mean reward in the first and in the last steps of the RL stage in this folder, as its first process saw them;
+    ``None`` where it did no RL."""
+    batches = State.read(min(stage.glob("canaries*.json"), default=None)).batches
     before, after = (share(sum_of(some), "reward", fewest=1) for some in (batches.first, batches.last))
     return None if before is None or after is None else (before, after)
+
+
+def accuracies(trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    """By task: the share of its samples that are right."""
+    right: dict[str, list[bool]] = {}
+    for trajectory in trajectories:
+        if trajectory.stop_reason != "rewound":
+            right.setdefault(trajectory.task.id, []).append(is_right(trajectory))
+    return {task: fmean(samples) for task, samples in right.items()}
 
 
 def _alike(trajectories: Sequence[Trajectory]) -> Iterator[Trajectory]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cort_framework.inputs import TaskSets, content_digest, digest
 from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage
 from cort_framework.keys import builds_on, check_stage, differences, made_from
 from cort_framework.launch import announced, join, launch
+from cort_framework.lookout import Lookout
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runfolder import (
     StageRecord,
@@ -89,6 +90,12 @@ class Run:
     def tasks(self, name: str) -> list[Task]:
         """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
         return self.sets[name]
+    @cached_property
+    def lookout(self) -> Lookout:
+        """What is shown all that the stage collects."""
+        can_call = bool(self.stage.uses.get("tools")) and self.stage.rollout.max_tool_calls > 0
+        return Lookout(self.stage.canaries, self.reporter, can_call)
+
 
     def kept(self, stages: Sequence[str]) -> Trajectories:
         """The final trajectories of earlier stages that all filters kept; they stay on disk."""
@@ -159,11 +166,13 @@ class Run:
                     if line[-1].fault is not None:
                         failed[line[-1].fault] += 1
                         self.check_errors(failed, total)
+                    self.lookout.collected(line[-1])
         self.check_errors(log.errors(), len(log))
 
     def check_errors(self, errors: Counter[str], total: int) -> None:
         """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error that is
         not the model's."""
+        self.lookout.look()
         check_errors(errors, total, self.plan.recipe.max_error_rate)
 
     def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
@@ -188,6 +197,7 @@ class Run:
                 for trajectory in group.trajectories:
                     log.revise(trajectory)
             self.check_errors(failed, total)
+            self.lookout.leave_out([t for group in groups for t in group.trajectories])
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(
@@ -211,6 +221,7 @@ class Run:
             tasks=tasks,
             job=job,
             executor=self.stage.executor,
+            canaries=self.stage.canaries,
         )
         if self.stage.launch.several:
             return launch(training, self.runtime, self.reporter)

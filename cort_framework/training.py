@@ -9,25 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cort_framework.canaries import Canaries
 from cort_framework.errors import StageFailed
-from cort_framework.executor import RolloutJob
-from cort_framework.guard import blame
+from cort_framework.executor import RolloutJob, ending
+from cort_framework.guard import blame, checked
 from cort_framework.interfaces import Executor, Reporter, RolloutRequest, TrainContext, Trainer
+from cort_framework.lookout import Lookout
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
 from cort_framework.settings import LaunchSettings, RolloutSettings
 from cort_framework.store import TrajectoryLog
-from cort_framework.types import Task, Trajectory, Weights
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training came to."""
-
-    path: Path
-    """The checkpoint."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """RL: trajectories that were made, and the tokens in them."""
+from cort_framework.types import Checkpoint, Task, Trajectory, Weights
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,7 @@ class Training:
     launch: LaunchSettings
     report_to: tuple[str, ...] = ()
     max_error_rate: float = 0.0
+    canaries: Canaries = field(default_factory=Canaries)
     trajectories: Sequence[Trajectory] = ()
     tasks: Sequence[Task] = ()
     job: RolloutJob | None = None
@@ -56,14 +49,20 @@ class Training:
         reporter: Reporter,
         log_name: str = "trajectories.jsonl",
         several: bool = False,
-    ) -> Trained:
-        """Train, in this process. ``several``: it is one of ``launch.world`` processes that train together."""
+    ) -> Checkpoint:
+        """Train, in this process. ``several``: it is one of ``launch.world`` processes that train together.
+
+        RL that goes on from a checkpoint makes again what came after it; each trajectory is kept once, as it was made
+        last."""
         trainer: Trainer = runtime.plugin(self.trainer, Trainer)
+        state = (self.folder / log_name.replace("trajectories", "canaries")).with_suffix(".json")
+        can_call = self.job is not None and bool(self.job.tools) and self.settings.max_tool_calls > 0
+        lookout = Lookout(self.canaries, reporter, can_call, None if self.job is None else state)
         context = TrainContext(
             folder=self.folder,
             model=self.model,
             seed=self.seed,
-            reporter=reporter,
+            reporter=lookout.reporting(),
             trajectories=self.trajectories,
             tasks=self.tasks,
             temperature=self.settings.temperature,
@@ -71,21 +70,25 @@ class Training:
             report_to=self.report_to,
             launch=self.launch if several else None,
         )
-        counts = Counter(trajectories=0, tokens=0) if self.job is not None else Counter[str]()
+        log: TrajectoryLog | None = None
         with ExitStack() as stack:
             if self.job is not None and self.executor is not None:
                 log = TrajectoryLog(self.folder / log_name, remember=False)
                 stack.callback(log.close)
                 stack.callback(runtime.interrupt)  # what a trainer that failed has left under way
                 executor = runtime.plugin(self.executor, Executor)
-                rollouts = Rollouts(self.job, executor, runtime, log, self.max_error_rate, counts)
+                rollouts = Rollouts(self.job, executor, runtime, log, self.max_error_rate, lookout)
                 context.rollout = rollouts
                 context.load_weights = rollouts.load_weights
                 context.sleep = runtime.rest
             else:
                 runtime.rest()  # no engine is needed before the end: the memory is the trainer's
             with blame("trainer", trainer):
-                return Trained(trainer.train(context).path, counts)
+                checkpoint = checked(trainer.train(context), Checkpoint)
+        if log is not None and (not log.began_empty or self.canaries.sieves):
+            again = TrajectoryLog(log.path)
+            again.finish(again.in_place())
+        return checkpoint
 
 
 @dataclass
@@ -97,7 +100,7 @@ class Rollouts:
     runtime: Runtime
     log: TrajectoryLog
     max_error_rate: float
-    counts: Counter[str]
+    lookout: Lookout
 
     def load_weights(self, weights: Weights) -> None:
         """They are loaded where the rollouts run, when the next ones begin."""
@@ -105,20 +108,25 @@ class Rollouts:
 
     def __call__(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
         made = {}
-        for line in self.executor.map(replace(self.job, requests=requests), self.runtime):
-            self.log.append(line)
-            made[line[-1].task.id, line[-1].sample] = line[-1]
-        finals = [made[r.task.id, r.sample] for r in requests]
-        self.counts["trajectories"] += len(finals)
-        self.counts["tokens"] += sum(t.generated_tokens for t in finals)
-        errors = Counter(t.error for t in finals if t.error is not None)
-        check_errors(errors, len(finals), self.max_error_rate)
+        failed: Counter[str] = Counter()
+        with ending(self.executor.map(replace(self.job, requests=requests), self.runtime)) as lines:
+            for line in lines:
+                self.lookout.leave_out(line[-1:], whole=False)
+                self.log.append(line)
+                made[line[-1].task.id, line[-1].sample] = line
+                if line[-1].fault is not None:
+                    failed[line[-1].fault] += 1
+                    check_errors(failed, len(requests), self.max_error_rate)
+        finals = [made[r.key][-1] for r in requests]
+        for trajectory in self.lookout.leave_out(finals):
+            self.log.append(made[trajectory.task.id, trajectory.sample])
+        self.lookout.batch(finals)
         return finals
 
 
 def check_errors(errors: Counter[str], total: int, max_error_rate: float) -> None:
-    """Raises ``StageFailed`` where more than ``max_error_rate`` of ``total`` trajectories, rounded up, have an error of the
-    machinery."""
+    """Raises ``StageFailed`` where more than ``max_error_rate`` of ``total`` trajectories, rounded up, have an error that is
+    not the model's."""
     if errors.total() > math.ceil(max_error_rate * total):
         error, count = errors.most_common(1)[0]
         raise StageFailed(

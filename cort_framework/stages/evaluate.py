@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from pydantic import Field, PositiveInt
 
@@ -11,7 +12,10 @@ from cort_framework.errors import TaskError
 from cort_framework.evaluation import evaluate
 from cort_framework.footprint import Footprint, Work, plus, times
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
+from cort_framework.lookout import reward_trend
 from cort_framework.pipeline import Run
+from cort_framework.store import read_trajectories
+from cort_framework.types import Trajectory
 
 
 class Evaluate(Stage):
@@ -68,6 +72,7 @@ class Evaluate(Stage):
                     budgets=config.budgets,
                 )
                 report.append(record)
+                self._compare_with_start(run, name, log.finals((r.key for r in requests), logprobs=False))
                 run.reporter.metrics(**{k: v for k, v in record.items() if isinstance(v, (int, float, str))})
             log.finish(
                 (t.id, sample) for tasks in sets.values() for t in tasks for sample in range(config.samples)
@@ -75,3 +80,25 @@ class Evaluate(Stage):
         summary = {f"accuracy {r['test_set']}": r["accuracy"] for r in report}
         tokens = sum(r["tokens"] * r["tasks"] * r["samples_per_task"] for r in report)
         return StageResult(trajectories=log.path, report=report, summary={**summary, "tokens": round(tokens)})
+
+    def _compare_with_start(self, run: Run, test_set: str, after: Iterable[Trajectory]) -> None:
+        """Where an RL stage made this model: show the canaries what the stage did to the reward and to the accuracy, if the
+        model that it began with was evaluated in the same way before."""
+        stage = run.stage
+        if stage.model_from is None:
+            return
+        made = run.plan.stage(stage.model_from)
+        rewards = reward_trend(run.folder.parent / made.name)
+        earlier = [
+            run.records[other.name].result.trajectories
+            for other in run.plan.stages
+            if other.name in run.records
+            and other.stage.cls is stage.stage.cls
+            and (other.model, other.model_from) == (made.model, made.model_from)
+            and test_set in other.uses["tasks"]
+            and (other.uses["tools"], other.uses["hints"]) == (stage.uses["tools"], stage.uses["hints"])
+            and other.rollout == stage.rollout
+        ]
+        if rewards is not None and earlier and earlier[-1] is not None:
+            before = read_trajectories(earlier[-1], logprobs=False)
+            run.lookout.evaluated(test_set, before, after, rewards)
