@@ -23,9 +23,9 @@ from cort_framework.curves import write_curves
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
 from cort_framework.executor import RolloutJob, ending
-from cort_framework.guard import blame
+from cort_framework.guard import blame, checked
 from cort_framework.inputs import TaskSets, content_digest, digest
-from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage
+from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage, StageResult
 from cort_framework.keys import builds_on, check_stage, differences, made_from
 from cort_framework.launch import announced, join, launch
 from cort_framework.lookout import Lookout
@@ -46,7 +46,10 @@ from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
 from cort_framework.training import Training, check_errors
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
+from cort_framework.watchdog import Silence, changes, out_of_memory, watched
 
+READING_S, CHECKING_S = 3600, 600
+"""How long a task source may take to give its tasks, and a tool to check this machine."""
 JUDGED_AT_ONCE = 32
 """Tasks whose trajectories filters see before the next are read."""
 
@@ -258,11 +261,12 @@ def run(
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             if name in plan.tasks:
-                sets.digest(name)  # a bad task file is found before anything is started
+                with watched(Silence(f"reading the task set '{name}'", READING_S), out_of_memory):
+                    sets.digest(name)  # a bad task file is found before anything is started
         asked = not all(stage.rollout.replays for stage in plan.stages)
         for resolved in plan.tools.values() if asked else ():
             tool = resolved.build()
-            with blame("checking", tool):
+            with watched(Silence(f"checking tool '{tool.name}'", CHECKING_S)), blame("checking", tool):
                 tool.preflight()
         describe(plan, folder)
         with Runtime(plan.recipe.seed, plan.recipe.deterministic, plan.preload) as runtime:
@@ -300,8 +304,11 @@ def _run_stages(
             reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()
-            with blame("stage", kind):
-                result = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
+            limit = stage.launch.timeout_s + stage.rollout.trajectory_timeout_s
+            silence = Silence(f"stage '{stage.name}'", limit, partial(changes, stage_folder, reporter.path))
+            with watched(silence, runtime.heart, out_of_memory), blame("stage", kind):
+                given = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
+                result = checked(given, StageResult)
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)
             finish(record, parts, stage_folder)
         records[stage.name] = record

@@ -22,10 +22,18 @@ from cort_framework.interfaces import Engine, OpenContext, Plugin
 from cort_framework.registry import Resolved
 from cort_framework.scratch import new_scratch, remove_scratch
 from cort_framework.types import Weights
+from cort_framework.watchdog import Heart
 from cort_framework.workers import isolated
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)
+
+LOADING_S = 3600
+"""For an engine to load weights, to sleep and to wake."""
+OPENING_S = 600
+"""For a plugin to open."""
+ANSWER_S = 10
+"""For the loop to say that it is still there."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +44,8 @@ class Runtime:
     def __init__(self, seed: int = 0, deterministic: bool = False, preload: tuple[str, ...] = ()) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cort-runtime", daemon=True)
+        self.heart = Heart(self._loop, self._thread)
+        """To be watched by whoever waits for what is done here."""
         self._opened: list[Plugin] = []
         self._plugins: dict[Hashable, Plugin] = {}
         self._weights: dict[Hashable, Weights] = {}
@@ -48,6 +58,7 @@ class Runtime:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.close()
 
     def call(
         self, work: Coroutine[Any, Any, T], timeout: float | None = None, what: str = "the runtime"
@@ -165,7 +176,8 @@ class Runtime:
             with blame(f"{what} engine", engine):
                 await work
 
-        self.call(blamed(), 3600, f"{what} engine '{engine.name}'")
+        with self.heart.patient(LOADING_S):
+            self.call(blamed(), LOADING_S, f"{what} engine '{engine.name}' (from {engine.distribution})")
 
     def open(self, plugin: P) -> P:
         """Open a plugin on the loop; it is closed with the runtime, the last one first."""
@@ -175,19 +187,26 @@ class Runtime:
                 await plugin.open(self.context)
 
         self._opened.append(plugin)
-        self.call(opening(), 600, f"opening '{plugin.name}' (from {plugin.distribution})")
+        with self.heart.patient(OPENING_S):
+            self.call(opening(), OPENING_S, f"opening '{plugin.name}' (from {plugin.distribution})")
         return plugin
 
     def close(self) -> None:
-        """Close all plugins, end the loop and its thread, and remove the scratch folder."""
+        """Close all plugins, end the loop and its thread, and remove the scratch folder. Where code of a plugin holds the
+        loop, nothing on it can be closed: it ends with this process."""
+        try:
+            self.call(asyncio.sleep(0), ANSWER_S)
+        except DeadlineExceeded:
+            _log.warning("the event loop is held up; what is open on it ends with this process")
+            self._opened.clear()
+            self._loop.call_soon_threadsafe(self._loop.stop)  # should it ever come back
+            return remove_scratch(self.scratch)
         while self._opened:
             self._close(self._opened.pop())
         with contextlib.suppress(Exception):
             self.call(_wind_up(), 10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
-        if not self._thread.is_alive():
-            self._loop.close()
         remove_scratch(self.scratch)
 
     def _close(self, plugin: Plugin) -> None:

@@ -18,6 +18,8 @@ def harm(how: str) -> Any:
             return 9**9**9**9
         case "sleep":
             time.sleep(3600)
+        case "nap":
+            time.sleep(2)
         case "loop":
             while True:
                 pass

@@ -33,6 +33,7 @@ LAYERS = (
     "rendering",
     "guard",
     "workers",
+    "watchdog",
     "sessions",
     "cassette",
     "rollout",
