@@ -13,6 +13,7 @@ from cort_framework.display import Display, SilentDisplay, StageReporter
 from cort_framework.launch import Job, read_job, write_error, write_result
 from cort_framework.runfolder import take_part
 from cort_framework.runtime import Runtime
+from cort_framework.watchdog import out_of_memory, watched
 
 
 def main() -> None:
@@ -24,10 +25,15 @@ def main() -> None:
     if rank:
         _print_into(job.folder / f"rank-{rank}.log")
     try:
-        with Runtime(job.seed, job.deterministic, job.preload) as runtime:
+        with (
+            Runtime(job.seed, job.deterministic, job.preload) as runtime,
+            watched(runtime.heart, out_of_memory),
+        ):
             checkpoint = job.training.run(
                 runtime, _reporter(job, rank), f"trajectories.rank-{rank}.jsonl", True
             )
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         write_error(job, rank, error)
         sys.exit(1)

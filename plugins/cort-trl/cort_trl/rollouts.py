@@ -196,9 +196,14 @@ class Rollouts:
         return self.context.folder / "training" / f"checkpoint-{trainer.state.global_step}" / "rollouts"
 
 
+def counts(trajectory: cort.Trajectory) -> bool:
+    """Nothing failed in it, and no canary has left it out."""
+    return trajectory.fault is None and trajectory.kept
+
+
 def varies(group: Sequence[cort.Trajectory]) -> bool:
-    """Whether some of its usable trajectories did better than others."""
-    rewards = [t.reward for t in group if t.usable]
+    """Whether some of its trajectories that count did better than others."""
+    rewards = [t.reward for t in group if counts(t)]
     return len(rewards) > 1 and max(rewards) - min(rewards) > 1e-9
 
 
@@ -230,13 +235,13 @@ def for_trl(
         fields["completion_ids"].append(whole.input_ids[start:] or [filler])
         fields["logprobs"].append(whole.logprobs[start:] or [0.0])
         fields["env_mask"].append([m * int(learns) for m in whole.mask[start:]] or [0])
-        fields["reward"].append(trajectory.reward if trajectory.usable else None)
+        fields["reward"].append(trajectory.reward if counts(trajectory) else None)
     return fields
 
 
 def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
     """What a person wants to know of a step's trajectories."""
-    good = [t for group in groups for t in group if t.usable]
+    good = [t for group in groups for t in group if t.fault is None]
     every = sum(len(group) for group in groups)
     found = {"failed": 1 - len(good) / every}
     if not good:

@@ -52,10 +52,13 @@ def rl_context(
 
 
 class Scripted:
-    """The same turns for every task; sample ``k`` of a group is worth ``values[k]``, ``None`` that it failed."""
+    """The same turns for every task; sample ``k`` of a group is worth ``values[k]``, ``None`` that it failed: by the
+    machinery, or by a reward."""
 
-    def __init__(self, values: Sequence[float | None], flat: Sequence[str] = ()) -> None:
-        self.values, self.flat = values, flat
+    def __init__(
+        self, values: Sequence[float | None], flat: Sequence[str] = (), failed_reward: bool = False
+    ) -> None:
+        self.values, self.flat, self.failed_reward = values, flat, failed_reward
         self.requests: list[cort.RolloutRequest] = []
 
     def __call__(self, requests: Sequence[cort.RolloutRequest]) -> list[cort.Trajectory]:
@@ -76,21 +79,25 @@ class Scripted:
             request.task.id,
         )
         made.sample = request.sample
-        if value is None:
+        if value is None and self.failed_reward:
+            made.rewards |= {"answer": cort.Reward(None, error="it hung"), "length": cort.Reward(1.0)}
+        elif value is None:
             made.error = "the kernel died"
         else:
             made.rewards["answer"] = cort.Reward(value)
         return made
 
 
+@pytest.mark.parametrize("failed_reward", [False, True])
 def test_the_loss_is_on_what_the_policy_sampled_and_on_no_failed_trajectory(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed_reward: bool
 ) -> None:
     from trl import GRPOTrainer
 
     seen = batches_of(monkeypatch, GRPOTrainer, "_compute_loss")
     reporter = Recorder()
-    made = rl_context(tmp_path, tiny_checkpoint, Scripted([1.0, 0.0, None, 0.5]), reporter)
+    rollout = Scripted([1.0, 0.0, None, 0.5], failed_reward=failed_reward)
+    made = rl_context(tmp_path, tiny_checkpoint, rollout, reporter)
     GroupRelativeTrainer(config(steps=1)).train(made)
     rows = 0
     for batch in seen:
