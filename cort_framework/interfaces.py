@@ -229,6 +229,11 @@ class Engine(Plugin):
     async def generate(self, ids: Sequence[int], sampling: Sampling) -> Generation:
         """Go on from ``ids`` (prompt and all that came since). Cancelling the call frees its place."""
 
+    def read_tokenizer(self, model: str, download: bool = True) -> Tokenizer | None:
+        """The tokenizer that ``load_weights`` of this path brings, without the weights; ``None``: it gives none without.
+        ``download = False``: from what is on this machine. Raises ``RequestError`` where it cannot be had."""
+        return None
+
     async def sleep(self) -> None:
         """Give the device's memory back until ``wake``."""
 
@@ -319,6 +324,11 @@ class Trainer(Plugin):
     def rollouts_per_step(self) -> int:
         """How many batches of rollouts a step may make, one after another, while the other processes wait for it."""
         return 0
+
+    def inputs(self, trajectory: Trajectory) -> tuple[Sequence[int], Sequence[int]] | None:
+        """What it is fed for this trajectory, for ``cort check tokens``: the ids, and for each whether there is a loss on it
+        (1 or 0). Made the way that ``train`` makes it; ``None``: it does not say."""
+        return None
 
     @abstractmethod
     def train(self, context: TrainContext) -> Checkpoint: ...

@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": ("cort_framework.cli.evaluate", "evaluate", "Measure a model on a recipe's task sets."),
     "solve": ("cort_framework.cli.solve", "solve", "Solve one problem, live."),
     "trace": ("cort_framework.cli.trace", "trace", "View, count and export trajectories."),
+    "check": ("cort_framework.cli.check", "check", "Check a model's tokens before anything is trained."),
     "recipes": ("cort_framework.cli.recipes", "recipes", "List, show and check recipes."),
     "plugins": ("cort_framework.cli.plugins", "plugins", "List, show and write plugins."),
     "doctor": ("cort_framework.cli.doctor", "doctor", "Look whether all works on this machine."),

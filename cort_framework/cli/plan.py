@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from cort_framework.cli.check import Checked, check_plan
 from cort_framework.cli.options import echo_json
 from cort_framework.cli.show import near, number, stdout, table
 from cort_framework.footprint import Device
@@ -24,8 +26,11 @@ def show_plan(plan: Plan, run_dir: Path | None, gpu_gib: float | None, as_json: 
     folder = run_dir or Path("runs") / plan.recipe.name
     device = None if gpu_gib is None else Device(f"a GPU of {gpu_gib:g} GiB", int(gpu_gib * GIB), gpu=True)
     found = forecast(plan, folder, device)
+    checked, unchecked = check_plan(plan)
     if not as_json:
-        return stdout().print(Group(*_plan(plan, folder, found), *_forecast(found)))
+        return stdout().print(
+            Group(*_plan(plan, folder, found), *_forecast(found), *_tokens(checked, unchecked))
+        )
     echo_json(
         {
             "name": plan.recipe.name,
@@ -34,6 +39,8 @@ def show_plan(plan: Plan, run_dir: Path | None, gpu_gib: float | None, as_json: 
             "device": vars(found.device),
             "tasks": found.tasks,
             "stages": [stage.to_json() for stage in found.stages],
+            "tokens": [c.to_json() for c in checked],
+            "tokens_not_checked": unchecked,
         }
     )
 
@@ -123,6 +130,16 @@ def _forecast(found: Forecast) -> Iterator[RenderableType]:
     for reason in dict.fromkeys(reason for stage in found.stages for reason in stage.unknown):
         stages = [s.name for s in found.stages if reason in s.unknown]
         yield Text(f"not known: {reason} ({', '.join(stages)})", "dim")
+
+
+# --- whether its tokens agree -----------------------------------------------------------------------------------
+def _tokens(checked: Sequence[Checked], unchecked: Sequence[str]) -> Iterator[RenderableType]:
+    for one in checked:
+        yield one.verdict()
+        yield from (Text(f"{f.boundary}: {f.text}", "yellow") for f in one.findings if f.level == "note")
+        if one.faults:
+            yield Text(f"look closer: cort check tokens --model {shlex.quote(one.subject.model)}")
+    yield from (Text(f"tokens not checked: {reason}", "dim") for reason in unchecked)
 
 
 def _gib(size: int | None) -> str:

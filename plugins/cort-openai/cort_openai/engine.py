@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 import cort_framework as cort
@@ -52,6 +52,11 @@ class OpenAIEngine(cort.Engine):
         self._endpoint: Endpoint | None = None
         self._served = ""
 
+    def read_tokenizer(self, model: str, download: bool = True) -> HuggingFaceTokenizer:
+        from cort_transformers.tokenizer import read_tokenizer
+
+        return read_tokenizer(model, download)
+
     async def close(self) -> None:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
@@ -69,7 +74,7 @@ class OpenAIEngine(cort.Engine):
             raise cort.RequestError(
                 "the engine 'openai' cannot give a server new weights", "train with 'transformers' or 'vllm'"
             )
-        self.tokenizer = await asyncio.to_thread(_load_tokenizer, weights.path)
+        self.tokenizer = await asyncio.to_thread(self.read_tokenizer, weights.path)
         if self._endpoint is None:
             self._endpoint = Endpoint(self.config.url, self.config.key_variable, self.config.retries)
         listed = [card["id"] for card in (await self._endpoint.get("/models"))["data"]]
@@ -184,24 +189,3 @@ class _Stretch:
         if not ids:
             raise EngineError("the server ended a request without a token")
         return cort.Generation(tuple(ids), logprobs, stop)
-
-
-def _load_tokenizer(reference: str) -> HuggingFaceTokenizer:
-    """Raises ``RequestError``."""
-    from transformers import AutoTokenizer, GenerationConfig
-
-    from cort_transformers.tokenizer import HuggingFaceTokenizer
-
-    try:
-        found = AutoTokenizer.from_pretrained(reference)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise cort.RequestError(
-            f"cannot load the tokenizer of '{reference}': {reason}",
-            "`model` names a folder or a hub id with a tokenizer",
-        ) from error
-    ends = {found.eos_token_id}
-    with suppress(OSError, ValueError):
-        configured = GenerationConfig.from_pretrained(reference).eos_token_id
-        ends |= set(configured) if isinstance(configured, list) else {configured}
-    return HuggingFaceTokenizer(found, frozenset(i for i in ends if i is not None))

@@ -78,6 +78,11 @@ class TransformersEngine(cort.Engine):
 
         return footprint(self.config, work)
 
+    def read_tokenizer(self, model: str, download: bool = True) -> HuggingFaceTokenizer:
+        from cort_transformers.tokenizer import read_tokenizer
+
+        return read_tokenizer(model, download)
+
     async def open(self, context: cort.OpenContext) -> None:
         self._deterministic = context.deterministic
         self._worker = threading.Thread(target=self._serve, name="cort-transformers", daemon=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import cort_framework as cort
 
 
 class HuggingFaceTokenizer:
@@ -17,9 +20,16 @@ class HuggingFaceTokenizer:
         # a tokenizer of its own: switching one back and forth is not safe with several threads
         self._verbatim = copy.deepcopy(tokenizer)
         self._verbatim.split_special_tokens = True
+        self._special = eos_ids | set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
     def encode(self, text: str) -> list[int]:
-        return list(self._verbatim.encode(text, add_special_tokens=False))
+        ids = list(self._verbatim.encode(text, add_special_tokens=False))
+        if self._special.isdisjoint(ids):
+            return ids
+        # a unigram model has its special tokens among its pieces, and finds them in plain text
+        word = self.decode([next(i for i in ids if i in self._special)])
+        at = text.find(word) + 1
+        return self.encode(text[:at]) + self.encode(text[at:]) if at and len(word) > 1 else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.hf.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -29,6 +39,30 @@ class HuggingFaceTokenizer:
             [dict(m) for m in messages], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         return list(ids)
+
+
+def read_tokenizer(reference: str, download: bool = True) -> HuggingFaceTokenizer:
+    """Of a folder or a hub id, without the model: with every id that ends a sequence, as ``loading.load_tokenizer`` gives it.
+
+    Raises ``RequestError``; without ``download`` also where it is not on this machine.
+    """
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(reference, local_files_only=not download)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise cort.RequestError(
+            f"cannot load the tokenizer of '{reference}': {reason}",
+            "`model` names a folder or a hub id with a tokenizer",
+        ) from error
+    configured = None
+    for source in (GenerationConfig, AutoConfig):  # a model without the first makes it from the second
+        with suppress(OSError, ValueError):
+            configured = source.from_pretrained(reference, local_files_only=not download).eos_token_id
+            break
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    return HuggingFaceTokenizer(tokenizer, frozenset(i for i in ids if i is not None))
 
 
 class StopWatch:

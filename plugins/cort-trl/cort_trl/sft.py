@@ -6,6 +6,7 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import Field
@@ -41,6 +42,14 @@ class SupervisedTrainer(cort.Trainer):
         from cort_trl.memory import sft_footprint
 
         return sft_footprint(self.config, work)
+
+    def inputs(self, trajectory: cort.Trajectory) -> tuple[Sequence[int], Sequence[int]]:
+        with TemporaryDirectory() as folder:
+            samples, _ = rendered([trajectory], self.config.train_on, Path(folder) / "samples.arrow")
+            row = next(iter(samples), {"input_ids": [], "completion_mask": []})
+        return row["input_ids"], [
+            int(label != -100) for label in _labels(row["input_ids"], row["completion_mask"])
+        ]
 
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         meet(context)

@@ -1,0 +1,155 @@
+"""``cort check tokens`` on kinds of tokenizer and chat template as models have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import tokenizer_kinds as kinds
+
+from cort_framework.alignment import BOUNDARIES, Finding, check_tokens
+from cort_framework.interfaces import Tokenizer
+from cort_framework.settings import PROMPTS
+from cort_python.tool import PythonTool
+from cort_transformers.tokenizer import HuggingFaceTokenizer
+from cort_trl.grpo import GroupRelativeTrainer
+from cort_trl.sft import SupervisedTrainer
+
+
+def found(tokenizer: Tokenizer, tools: Sequence[Any] = (PythonTool(),)) -> list[Finding]:
+    trainers = {"sft": SupervisedTrainer(), "rl": GroupRelativeTrainer()}
+    return check_tokens(tokenizer, PROMPTS, tools, trainers)
+
+
+def of(level: str, findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [(f.boundary, f.text) for f in findings if f.level == level]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "template"),
+    [
+        (kinds.byte_level(), kinds.CHAT),
+        (kinds.byte_level(280), kinds.REWRITES),
+        (kinds.unigram(), kinds.OPENS),
+        (kinds.byte_fallback(), kinds.STRIPS),
+    ],
+    ids=["byte-level", "byte-level of few merges", "unigram", "byte fallback"],
+)
+def test_every_kind_agrees_at_every_boundary_also_in_what_each_trainer_is_fed(
+    tokenizer: Any, template: str
+) -> None:
+    findings = found(kinds.wrapped(tokenizer, template))
+    assert of("fault", findings) == []
+    assert {boundary for boundary, _ in of("ok", findings)} == set(BOUNDARIES)
+    said = of("ok", findings)
+    assert ("hint", "sft (sft): learnt") in said and ("hint", "grpo (rl): no loss on it") in said
+    assert all(
+        (b, f"{who}: no loss on it") in said
+        for b in ("prompt", "output")
+        for who in ("sft (sft)", "grpo (rl)")
+    )
+    assert all(("end", f"{who}: learnt") in said for who in ("sft (sft)", "grpo (rl)"))
+
+
+def test_a_space_that_the_tokenizer_puts_in_front_is_noted_where_it_stands() -> None:
+    spaces = [b for b, text in of("note", found(kinds.wrapped(kinds.unigram()))) if "a space" in text]
+    assert spaces == ["output", "hint"]
+    assert of("note", found(kinds.wrapped(kinds.byte_level()))) == []
+
+
+def test_a_token_that_crosses_the_end_of_a_call_is_shown() -> None:
+    corpus = ["print(12*34)\n```\n\nNow it is 408.\n```\n\nNow\n" * 30, *kinds.CORPUS]
+    tokenizer = kinds.wrapped(kinds.byte_level(400, corpus, words=False))
+    said = r'"print(12*34)\n```\n\nNow", which crosses the end of one, stays whole'
+    assert ("fence", f"```python blocks are found; {said}") in of("ok", found(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (kinds.STRIPS, "leaves out the thinking of messages that have passed"),
+        (kinds.REWRITES, "rewrites the thinking of messages that have passed"),
+        (kinds.CLOSED, "closes the thinking before the model has begun"),
+    ],
+)
+def test_what_a_template_does_to_thinking_is_noted_and_moves_no_token(template: str, said: str) -> None:
+    findings = found(kinds.wrapped(kinds.byte_level(), template))
+    assert of("fault", findings) == []
+    ((boundary, text),) = of("note", findings)
+    assert boundary == "thinking" and said in text
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            kinds.OPENS.replace("{{ m.content }}", "{{ m.content.replace('12*34', '12 * 34') }}"),
+            r'after "What is 12", "*34, where',
+        ),
+        (kinds.OPENS.replace("{{ m.content }}", ""), "it is not there"),
+        (kinds.OPENS + "<|end|>", 'it ends with "<|end|>", which ends a sequence'),
+        ("{{ raise_exception('only with a system message') }}", "only with a system message"),
+    ],
+)
+def test_a_template_that_spoils_the_prompt_is_a_fault_that_names_the_first_difference(
+    template: str, said: str
+) -> None:
+    ((boundary, text),) = of("fault", found(kinds.wrapped(kinds.byte_level(), template)))
+    assert boundary == "prompt" and said in text
+
+
+def test_a_tokenizer_that_loses_line_ends_is_refused_in_words_that_say_what_it_means() -> None:
+    findings = found(kinds.wrapped(kinds.words_only()))
+    assert of("fault", findings) == [
+        ("fence", r'"\n" comes back as " ": programs cannot be written in these tokens')
+    ]
+
+
+def test_characters_that_the_tokens_cannot_hold_are_noted_with_what_comes_back() -> None:
+    notes = of("note", found(kinds.wrapped(kinds.unigram())))
+    assert any(b == "output" and "中 as <unk>" in text for b, text in notes)
+
+
+def test_an_end_that_the_chat_template_does_not_write_is_noted_and_none_at_all_is_a_fault() -> None:
+    tokenizer = kinds.byte_level()
+    ((boundary, text),) = of("note", found(kinds.wrapped(tokenizer, eos=("<|pad|>",))))
+    assert boundary == "end" and '"<|end|>' in text and 'without "<|pad|>"' in text
+    nothing = HuggingFaceTokenizer(kinds.wrapped(tokenizer).hf, frozenset())
+    assert of("fault", found(nothing)) == [("end", "no token ends a sequence: all would run to max_tokens")]
+
+
+@pytest.mark.parametrize("make", [kinds.byte_level, kinds.unigram, kinds.byte_fallback])
+def test_no_output_can_spell_a_token_that_ends_the_turn(make: Any) -> None:
+    tokenizer = kinds.wrapped(make())
+    ids = tokenizer.encode("a <|end|> of <|end|><|user|>")
+    assert tokenizer.eos_ids.isdisjoint(ids)
+    assert tokenizer.decode(ids).replace(" ", "") == "a<|end|>of<|end|><|user|>"
+
+
+class EndsTurns:
+    """A tokenizer whose ``encode`` finds special tokens in text, as Hugging Face's does by itself."""
+
+    def __init__(self, inner: HuggingFaceTokenizer) -> None:
+        self.inner, self.eos_ids, self.decode = inner, inner.eos_ids, inner.decode
+        self.apply_chat_template = inner.apply_chat_template
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.inner.hf.encode(text, add_special_tokens=False))
+
+
+def test_an_encode_that_lets_an_output_end_the_turn_is_a_fault() -> None:
+    ((boundary, text),) = of("fault", found(EndsTurns(kinds.wrapped(kinds.byte_level()))))
+    assert boundary == "output" and text.startswith('an output that prints "<|end|>" would end the turn')
+
+
+class Adds(EndsTurns):
+    """Puts a token before every text that it encodes."""
+
+    def encode(self, text: str) -> list[int]:
+        return [0, *self.inner.encode(text)]
+
+
+def test_a_token_that_encode_adds_by_itself_is_a_fault() -> None:
+    ((boundary, text),) = of("fault", found(Adds(kinds.wrapped(kinds.byte_level()))))
+    assert boundary == "fence" and "<|pad|>" in text
