@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 import cort_framework as cort
 from cort_framework.footprint import Footprint, Work
-from cort_trl.rollouts import Rollouts
+from cort_trl.rollouts import Rollouts, for_trl
 from cort_trl.training import REQUIRES, Schedule, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet
 
@@ -112,6 +112,11 @@ class GroupRelativeTrainer(cort.Trainer):
     def rollouts_per_step(self) -> int:
         rounds = 1 + (self.config.resample_rounds if self.config.zero_variance == "resample" else 0)
         return rounds * max(1, self.config.policy_lag)  # a checkpoint waits for all that is under way
+
+    def inputs(self, trajectory: cort.Trajectory) -> tuple[Sequence[int], Sequence[int]]:
+        fed = for_trl([trajectory], [True], 0, self.config.train_on)
+        ids = [*fed["prompt_ids"][0], *fed["completion_ids"][0]]
+        return ids, [*[0] * len(fed["prompt_ids"][0]), *fed["env_mask"][0]]
 
     def train(self, context: cort.TrainContext) -> cort.Checkpoint:
         from datasets import Dataset
