@@ -310,8 +310,8 @@ class _Forecaster:
         self, training: Footprint | None, rolling: Footprint | None, rolls_out: bool, placement: str | None
     ) -> list[Part] | None:
         """The larger of two phases, rollouts and training: one after the other, or, with a placement, in turns. Then each
-        finds what the other holds, unless the engine sleeps meanwhile (``colocate``). Beside it, what the engines of earlier
-        stages hold while they sleep."""
+        finds what the other holds, unless the engine sleeps meanwhile (``colocate``) or has GPUs of its own (``separate``).
+        Beside it, what the engines of earlier stages hold while they sleep."""
         stage, engine = self.stage, self.stage.engine.key
         trains = self._parts("trainer", f"stage.{stage.name}.options", training)
         rolls = self._parts("engine", f"engines.{engine}", rolling)
@@ -323,7 +323,9 @@ class _Forecaster:
             self.asleep[engine] = at_rest
         if (stage.trainer is not None and not trains) or (rolls_out and not rolls):
             return None
-        if placement is None:
+        if placement == "separate" and self.device.gpu:
+            phases = [rolls, trains]
+        elif placement is None:
             phases = [rolls, [*trains, *(at_rest if rolls else before)]]
         else:
             aside = at_rest if placement == "colocate" else [p for p in rolls if p.need.held != "working"]

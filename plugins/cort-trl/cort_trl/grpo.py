@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 import cort_framework as cort
 from cort_framework.footprint import Footprint, Work
@@ -63,26 +63,16 @@ class GroupRelativeTrainer(cort.Trainer):
         resample_rounds: int = Field(2, ge=1)
         """How often to draw again."""
         placement: Literal["shared", "disk", "colocate", "separate"] = "shared"
-        """Where the engine's weights are. ``shared``: they are the live module itself. ``disk``: the engine reads a folder
+        """How the engine comes by the policy. ``shared``: it samples from the live module itself. ``disk``: it reads a folder
         that is written every step. ``colocate``: so it does, and on the same GPU; it gives its memory back while the
-        trainer works. ``separate``, weights sent to an engine on GPUs of its own, is refused: give the ``vllm`` engine
-        the url of a server there, with ``disk``."""
+        trainer works. ``separate``: the weights are sent to it every step, and no folder is written; for the engine
+        ``vllm``, on GPUs of its own (its ``devices``, or a server's)."""
         policy_lag: int = Field(0, ge=0)
         """Steps that the weights which sample may be behind those that train. 0: a step rolls out, then trains. n: step k
-        samples from the weights as they stood before step k - n, while the steps between train. With the placement
-        ``shared`` that takes n copies of the weights."""
+        samples from the weights as they stood before step k - n, while the steps between train. With the placements
+        ``shared`` and ``separate`` that takes n copies of the weights."""
         importance_cap: float = Field(2.0, ge=1)
         """With a lag: a token counts as much more as it has become likelier since it was sampled, up to this."""
-
-        @field_validator("placement")
-        @classmethod
-        def weights_can_be_placed(cls, placement: str) -> str:
-            if placement == "separate":
-                raise ValueError(
-                    "weights are not sent from GPU to GPU here: run `vllm serve` on the engine's GPUs, give the engine "
-                    "'vllm' its url, and use placement 'disk' (launch.devices says which GPUs train)"
-                )
-            return placement
 
         @model_validator(mode="after")
         def others_are_trained_on_at_once(self) -> Self:
@@ -141,7 +131,12 @@ class GroupRelativeTrainer(cort.Trainer):
         ):
             raise cort.RequestError(
                 f"with {context.launch.sharding} no process has all of the model, and an engine cannot sample from a part",
-                'set placement = "colocate" or "disk" in the options of the stage',
+                'set placement = "colocate", "disk" or "separate" in the options of the stage',
+            )
+        if config.placement == "separate" and config.policy_lag and context.launch is not None:
+            raise cort.RequestError(
+                "with a policy_lag, one process would send weights while the engine still samples for the others",
+                'set policy_lag = 0, or placement = "disk", in the options of the stage',
             )
         meet(context)
         if config.placement == "colocate" and context.sleep is not None:

@@ -54,10 +54,13 @@ def grpo_footprint(config: GroupRelativeTrainer.Config, work: Work) -> Footprint
     needs = [*found.memory, Need("the step's trajectories", share * work.longest * STEP_BYTES)]
     if config.beta and config.lora is None:
         needs.append(Need("reference model", own, "awake", "beta"))
-    if config.policy_lag and config.placement == "shared":
+    in_memory = config.placement in ("shared", "separate")
+    if config.policy_lag and in_memory:
         needs.append(Need("weights that sample", config.policy_lag * weights, "awake", "policy_lag"))
+    elif config.placement == "separate" and config.lora is not None:
+        needs.append(Need("merged weights, to be sent", weights, "awake", "placement"))
     disk = found.disk
-    if config.placement != "shared":
+    if not in_memory:
         disk = (*disk, Need("the policy, for the engine", max(1, config.policy_lag) * weights))
     return replace(found, memory=tuple(needs), disk=disk)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cort_framework as cort
 from cort_framework.rendering import render
 from cort_trl.batches import Batch, read_batches, write_batches
-from cort_trl.training import load, merged, policy, save
+from cort_trl.training import SHARDED, changed, load, plain_weights, policy, save
 
 if TYPE_CHECKING:
     from cort_trl.grpo import GroupRelativeTrainer
@@ -153,18 +153,26 @@ class Rollouts:
         if self.config.placement == "shared":
             module = self._copy(trainer, place) if lag else policy(trainer)
             return cort.Weights(path=self.context.model, module=module, version=version)
+        if self.config.placement == "separate":
+            whole = self._copy(trainer, place) if lag or changed(trainer) else policy(trainer)
+            return cort.Weights(path=self.context.model, module=whole, version=version)
         folder = self.context.folder / ("policy" if place == 0 else f"policy-{place}")
         save(trainer, folder)
         return cort.Weights(path=str(folder), version=version)
 
     def _copy(self, trainer: Any, place: int) -> Any:
-        """The optimizer changes the live model while the engine samples, so the engine gets one that stands still."""
-        live = policy(trainer)
+        """A model that stands still while the optimizer changes the live one, and that has whole weights by their plain names:
+        in the first process alone where the live one is sharded. All processes come here."""
+        live, sharded = policy(trainer), trainer.accelerator.distributed_type in SHARDED
+        weights = plain_weights(trainer)
+        if sharded and not trainer.accelerator.is_main_process:
+            return live  # what this process has of it; the first one sends
         if place not in self._copies:
             # not copy.deepcopy: TRL gives the model a forward of its own, and a copy would go on calling the original's
             fresh, _ = load(self.context.model, self.config.dtype)
-            self._copies[place] = fresh.to(live.device).eval().requires_grad_(False)
-        self._copies[place].load_state_dict(merged(live) if self.config.lora else live.state_dict())
+            device = "cpu" if sharded else live.device
+            self._copies[place] = fresh.to(device).eval().requires_grad_(False)
+        self._copies[place].load_state_dict(weights)
         return self._copies[place]
 
     def _leave_out_stale(self, batch: Batch, now: int) -> float:

@@ -17,6 +17,8 @@ import cort_framework as cort
 from cort_trl.world import prove, prove_sharding
 
 REQUIRES = ("torch>=2.11", "transformers>=5.10", "trl>=1.16,<1.17", "accelerate>=1.15", "datasets>=4.0")
+SHARDED = ("FSDP", "DEEPSPEED")
+"""What Accelerate calls a model that no process has all of."""
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"]
 
 
@@ -196,16 +198,31 @@ def save(trainer: Any, folder: Path) -> None:
 
     To be called in all processes: one writes, the others wait, and give it their shards where the model is sharded."""
     accelerator = trainer.accelerator
-    model = policy(trainer)
-    state = None
-    if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
-        state = accelerator.get_state_dict(trainer.model)
-    elif model is not accelerator.unwrap_model(trainer.model):
-        state = merged(model)
+    weights = plain_weights(trainer) if changed(trainer) else None
     if accelerator.is_main_process:
-        model.save_pretrained(folder, state_dict=state)
+        policy(trainer).save_pretrained(folder, state_dict=weights)
         trainer.processing_class.save_pretrained(folder)
     accelerator.wait_for_everyone()
+
+
+def changed(trainer: Any) -> bool:
+    """Whether the live model's own tensors are not those of a checkpoint: they are shards, or have adapters beside them."""
+    return trainer.accelerator.distributed_type in SHARDED or policy(
+        trainer
+    ) is not trainer.accelerator.unwrap_model(trainer.model)
+
+
+def plain_weights(trainer: Any) -> dict[str, Any]:
+    """The weights by the names of a checkpoint, LoRA's adapters merged into them. To be called in all processes; where the
+    model is sharded, the first one alone gets them."""
+    accelerator, model = trainer.accelerator, policy(trainer)
+    if accelerator.distributed_type in SHARDED:
+        found: dict[str, Any] = accelerator.get_state_dict(trainer.model)
+    elif changed(trainer):
+        found = merged(model)
+    else:
+        found = model.state_dict()
+    return found
 
 
 def merged(model: Any) -> dict[str, Any]:

@@ -6,14 +6,21 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
-from typing import Any, Protocol
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from cort_framework import RequestError, Sampling
 from cort_framework.errors import EngineError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cort_vllm.transfer import Sender
 
 WORKER = "cort_vllm.worker.Reloading"
 Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
@@ -28,6 +35,15 @@ class Backend(Protocol):
 
     async def load(self, path: str) -> None:
         """Sample from this checkpoint; called while nothing is being generated."""
+
+    sends: bool
+    """Of the processes of one training, this is the one whose weights are to be sent here."""
+
+    async def send(self, path: str, tensors: Mapping[str, Tensor], version: int) -> None:
+        """Sample from these weights, of a model like the checkpoint; called while nothing is being generated."""
+
+    async def arrival(self, version: int) -> None:
+        """Wait until the one that sends has sent this version."""
 
     def generate(
         self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int], copy: int | None = None
@@ -45,11 +61,14 @@ class Backend(Protocol):
 class OwnProcesses:
     """vLLM's ``AsyncLLM``: its scheduler and workers are processes that end with this one."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], devices: str | None = None) -> None:
         self.arguments = arguments
+        self.devices = devices
         self.context = 0
         self.copies = int(arguments.get("data_parallel_size", 1))
+        self.sends = True  # nobody else can reach them
         self._llm: Any = None
+        self._sender: Sender | None = None
         self._names = itertools.count()
 
     async def load(self, path: str) -> None:
@@ -63,14 +82,35 @@ class OwnProcesses:
                 await starting  # or its processes would be nobody's; now close() finds them
                 raise
             return
+        await self._swap(
+            lambda: self._llm.collective_rpc("cort_load_weights", args=(path,)), f"could not read {path}"
+        )
+
+    async def send(self, path: str, tensors: Mapping[str, Tensor], version: int) -> None:
+        from cort_vllm.transfer import Sender
+
+        if self._llm is None or self._llm.errored:
+            await self.load(path)
+        if self._sender is None:
+            workers = self._llm.vllm_config.parallel_config.world_size_across_dp
+            self._sender = Sender(self._ask, workers, "127.0.0.1")
+        sender = self._sender
+        await self._swap(lambda: sender.send(tensors), "did not take the trainer's weights")
+
+    async def arrival(self, version: int) -> None: ...
+
+    async def _ask(self, call: str, **arguments: Any) -> None:
+        await self._llm.collective_rpc(call, kwargs=arguments)
+
+    async def _swap(self, weights: Callable[[], Awaitable[Any]], failed: str) -> None:
         try:
             await self._llm.pause_generation(mode="wait", clear_cache=True)
-            await self._llm.collective_rpc("cort_load_weights", args=(path,))
+            await weights()
             await self._llm.resume_generation()
         except Exception as error:
             await self.close()  # half-read weights help nobody; the next load starts afresh
             raise EngineError(
-                f"vLLM could not read {path}: {type(error).__name__}: {error}", "its own lines above say more"
+                f"vLLM {failed}: {type(error).__name__}: {error}", "its own lines above say more"
             ) from error
 
     def _start(self, path: str) -> None:
@@ -78,17 +118,20 @@ class OwnProcesses:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        from cort_vllm.transfer import backend
+
         given = {
             "model": path,
             "skip_tokenizer_init": True,  # ids in, ids out
             "logprobs_mode": "processed_logprobs",
             "worker_extension_cls": WORKER,
+            "weight_transfer_config": {"backend": backend()},
             "enable_sleep_mode": current_platform.is_sleep_mode_available(),
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
         try:
-            with _no_rank():
+            with _environment(self.devices):
                 self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**{**given, **self.arguments}))
         except Exception as error:
             raise EngineError(
@@ -135,7 +178,7 @@ class OwnProcesses:
             await self._llm.wake_up()
 
     async def close(self) -> None:
-        llm, self._llm = self._llm, None
+        llm, self._llm, self._sender = self._llm, None, None
         if llm is None:
             return
         if llm.output_handler is not None:
@@ -150,10 +193,50 @@ class Served:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.context = 0
         self.copies = 1
+        self.sends = os.environ.get("RANK", "0") == "0"
         self._client: Any = None
         self._model = ""
+        self._sender: Sender | None = None
 
     async def load(self, path: str) -> None:
+        root = await self._connect()
+        async with self._paused(needed=root != path) as paused:
+            if paused:  # or it takes no weights, but those that it was started with are meant
+                order = {"method": "cort_load_weights", "args": [path]}
+                await self._ask("POST", "/collective_rpc", json=order)
+
+    async def send(self, path: str, tensors: Mapping[str, Tensor], version: int) -> None:
+        from cort_vllm.transfer import Sender
+
+        await self._connect()
+        if self._sender is None:
+            workers = (await self._ask("GET", "/get_world_size")).json()["world_size"]
+            self._sender = Sender(self._transfer, workers, self._own_address())
+        sender, self._sender = self._sender, None  # after a failure, the next one meets the workers anew
+        async with self._paused(needed=True):
+            await sender.send(tensors)
+            await self._ask("POST", "/update_weight_version", json={"new_version": _mark(version)})
+        self._sender = sender
+
+    async def arrival(self, version: int) -> None:
+        from cort_vllm.transfer import TRANSFER_S
+
+        await self._connect()
+        try:
+            async with asyncio.timeout(TRANSFER_S):
+                while (await self._ask("GET", "/weight_info")).json()["weight_version"] != _mark(version):
+                    await asyncio.sleep(0.2)
+        except TimeoutError as error:
+            raise EngineError(
+                f"the first process did not send weights to vLLM at {self.url} within {TRANSFER_S} s",
+                "the first error in the stage's launch/ folder says more",
+            ) from error
+
+    async def _transfer(self, call: str, **arguments: Any) -> None:
+        await self._ask("POST", f"/{call}", json=arguments or None)
+
+    async def _connect(self) -> str:
+        """The model that the server was started with."""
         import httpx
 
         if self._client is None:
@@ -162,16 +245,27 @@ class Served:
             self._client = httpx.AsyncClient(base_url=self.url, timeout=timeout, limits=limits)
         card = (await self._ask("GET", "/v1/models")).json()["data"][0]
         self._model, self.context = card["id"], card["max_model_len"]
-        paused = await self._ask("POST", "/pause", params={"mode": "wait"}, missing=card["root"] == path)
-        if paused is None:
-            return  # it takes no weights, but those that it was started with are meant
+        return str(card["root"])
+
+    @asynccontextmanager
+    async def _paused(self, needed: bool) -> AsyncIterator[bool]:
+        """While the server generates nothing; ``False`` where it cannot be paused and that is not needed."""
+        if await self._ask("POST", "/pause", params={"mode": "wait"}, missing=not needed) is None:
+            yield False
+            return
         try:
-            await self._ask("POST", "/collective_rpc", json={"method": "cort_load_weights", "args": [path]})
+            yield True
         except BaseException:
             with suppress(EngineError):
                 await self._ask("POST", "/resume")
             raise
         await self._ask("POST", "/resume")
+
+    def _own_address(self) -> str:
+        """Of this machine, on the way to the server."""
+        server = urlsplit(self.url)
+        with socket.create_connection((server.hostname, server.port or 80), timeout=30) as way:
+            return str(way.getsockname()[0])
 
     async def generate(
         self, ids: Sequence[int], sampling: Sampling, stop_ids: frozenset[int], copy: int | None = None
@@ -241,12 +335,15 @@ class Served:
         return response
 
     def _refused(self, status: int, text: str, path: str = "/v1/completions") -> EngineError:
-        return EngineError(
-            f"vLLM at {self.url} answered {status} to {path}: {text[:500]}",
-            f"for new weights it is started with --worker-extension-cls {WORKER}, with cort-vllm installed beside it"
-            if path == "/collective_rpc"
-            else None,
-        )
+        hint = None
+        if path == "/collective_rpc":
+            hint = f"for new weights it is started with --worker-extension-cls {WORKER}, with cort-vllm installed beside it"
+        elif path == "/init_weight_transfer_engine":
+            from cort_vllm.transfer import backend
+
+            setting = f"--weight-transfer-config '{json.dumps({'backend': backend()})}'"
+            hint = f"for weights that are sent it is started with {setting}, beside --worker-extension-cls {WORKER}"
+        return EngineError(f"vLLM at {self.url} answered {status} to {path}: {text[:500]}", hint)
 
     def _unreachable(self, error: Exception) -> EngineError:
         return EngineError(
@@ -255,17 +352,29 @@ class Served:
         )
 
 
+def _mark(version: int) -> str:
+    """By which the processes of one training know the weights of theirs."""
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{version}"
+
+
 @contextmanager
-def _no_rank() -> Iterator[None]:
-    """Without what a launcher of many processes tells each of them: vLLM's processes would wait for that world's others."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+def _environment(devices: str | None) -> Iterator[None]:
+    """Without what a launcher of many processes tells each of them: vLLM's processes would wait for that world's others.
+    With the GPUs that are vLLM's, where they are not this process's."""
+    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    if devices is not None:
+        names.add("CUDA_VISIBLE_DEVICES")
     prefixes = ("TORCHELASTIC_", "GROUP_", "ROLE_")
     taken = {name: os.environ[name] for name in os.environ if name in names or name.startswith(prefixes)}
     for name in taken:
         del os.environ[name]
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
     try:
         yield
     finally:
+        if devices is not None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
         os.environ.update(taken)
 
 

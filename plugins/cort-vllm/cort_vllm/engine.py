@@ -42,9 +42,9 @@ def _distribution() -> str:
 class VllmEngine(cort.Engine):
     """Samples with vLLM: paged attention, continuous batching, prefix caching, tensor and data parallel.
 
-    Weights are a ``save_pretrained`` folder or a hub id; RL writes one every step (``placement = "disk"``). Log-probs are
-    those of the distribution that was sampled from: at the sampling temperature, and after ``top_p``, so keep that at 1
-    for RL.
+    Weights are a ``save_pretrained`` folder or a hub id, which RL writes at every step (``placement = "disk"``), or a live
+    module of the trainer, which is sent to vLLM's own copy (``separate``). Log-probs are those of the distribution that
+    was sampled from: at the sampling temperature, and after ``top_p``, so keep that at 1 for RL.
     """
 
     name = "vllm"
@@ -60,6 +60,8 @@ class VllmEngine(cort.Engine):
         """GPUs that share one copy of the weights."""
         data_parallel: int = Field(1, ge=1)
         """Copies of the weights, each on `tensor_parallel` GPUs."""
+        devices: str | None = None
+        """GPUs for vLLM alone, as in `CUDA_VISIBLE_DEVICES`; those that this process sees, if not given."""
         max_batch: int | None = Field(None, ge=1)
         """Trajectories that generate at the same time, for each copy; vLLM's own choice where it is not given."""
         max_model_len: int | None = Field(None, ge=2)
@@ -93,6 +95,8 @@ class VllmEngine(cort.Engine):
         self._shape: dict[str, Any] | None = None
         """The configuration of the model that vLLM was started with."""
         self._stops: StopWatch | None = None
+        self._proof: tuple[str, Any] | None = None
+        """The copy that a live module's weights are proven with, and the checkpoint that it began as."""
         self._version: int | None = None
         """Of the weights in place; ``None``: there are none that are proven."""
         self._entry = asyncio.Lock()
@@ -118,6 +122,7 @@ class VllmEngine(cort.Engine):
 
     async def close(self) -> None:
         backend, self._backend, self._version = self._backend, None, None
+        self._proof = None
         if backend is not None:
             await backend.close()
 
@@ -187,30 +192,33 @@ class VllmEngine(cort.Engine):
     # --- weights ----------------------------------------------------------------------------------------------
     async def load_weights(self, weights: cort.Weights) -> None:
         """Waits for what is being generated, then swaps. The first load starts vLLM; a model of another shape starts it
-        again; any other is read into the running one.
+        again; any other is read into, or sent to, the running one.
 
-        Raises ``RequestError`` where the weights are a live module or the path cannot be loaded, ``EngineError`` where
-        vLLM fails or does not sample from these weights.
+        Raises ``RequestError`` where the weights cannot be loaded, ``EngineError`` where vLLM fails or does not sample from
+        these weights.
         """
-        if weights.module is not None or weights.path is None:
+        if weights.path is None:
             raise cort.RequestError(
-                "the engine 'vllm' cannot sample from a model that lives in the trainer",
-                'write the weights to a folder at every step: placement = "disk" in the options of the trainer',
+                "a live module brings no tokenizer", "give its checkpoint as the weights' path, too"
             )
         async with self._entry:
             await self._idle.wait()
             self._version = None
-            await self._load(weights.path, weights.version)
+            await self._load(weights.path, weights.module, weights.version)
 
-    async def _load(self, path: str, weights_version: int) -> None:
+    async def _load(self, path: str, module: Any, weights_version: int) -> None:
         from cort_transformers.loading import load_model, load_tokenizer
         from cort_transformers.tokenizer import StopWatch
-        from cort_vllm.proof import largest_gap, probe
+        from cort_vllm.proof import largest_gap, probe, take
 
-        model = await asyncio.to_thread(load_model, path, "float32", "cpu")
+        if module is None or self._proof is None or self._proof[0] != path:
+            self._proof = None
+            model = await asyncio.to_thread(load_model, path, "float32", "cpu")
+            self.tokenizer = await asyncio.to_thread(load_tokenizer, path, model)
+            self._stops = StopWatch(self.tokenizer)
+        else:
+            model = self._proof[1]
         number_format = self._number_format(path)
-        self.tokenizer = await asyncio.to_thread(load_tokenizer, path, model)
-        self._stops = StopWatch(self.tokenizer)
 
         shape = {k: v for k, v in model.config.to_dict().items() if k not in NOT_THE_MODEL}
         if self._backend is not None and self._shape != shape:
@@ -223,7 +231,16 @@ class VllmEngine(cort.Engine):
         self._shape = shape
         if self._backend is None:
             self._backend = self._make_backend(number_format)
-        await self._backend.load(path)
+        if module is None:
+            await self._backend.load(path)
+        else:
+            self._proof = path, model
+            if not self._backend.sends:  # who sends them also proves them
+                await self._backend.arrival(weights_version)
+                self._version = weights_version
+                return
+            tensors = await asyncio.to_thread(take, model, module)
+            await self._backend.send(path, tensors, weights_version)
 
         ids, sampling = probe(model.config.vocab_size, self._backend.context)
         tolerance = self.config.tolerance or TOLERANCE[number_format]
@@ -232,8 +249,9 @@ class VllmEngine(cort.Engine):
             made = await self._sample(self._backend, ids, sampling, frozenset(), weights_version, copy)
             gap = await asyncio.to_thread(largest_gap, model, ids, made)
             if not gap <= tolerance:
+                said = path if module is None else "the trainer's model"
                 raise EngineError(
-                    f"what vLLM samples is not what {path} says: log-probs differ by up to {gap:.2g} nats, over the "
+                    f"what vLLM samples is not what {said} says: log-probs differ by up to {gap:.2g} nats, over the "
                     f"tolerance of {tolerance:g} for {number_format}",
                     "a server needs --logprobs-mode processed_logprobs, and the engine's dtype has to be the server's"
                     if self.config.url
@@ -267,4 +285,5 @@ class VllmEngine(cort.Engine):
             "enforce_eager": config.eager,
             **config.options,
         }
-        return OwnProcesses({name: value for name, value in arguments.items() if value is not None})
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return OwnProcesses(given, config.devices)

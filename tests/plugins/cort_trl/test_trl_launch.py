@@ -91,16 +91,17 @@ def spy(happened: list[str], what: str, method: Any = None) -> Any:
     return called if method else managed
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"placement": "separate"}, "run `vllm serve` on the engine's GPUs"),
-        ({"placement": "colocate", "policy_lag": 1}, "the engine never sleeps"),
-    ],
-)
-def test_a_placement_that_cannot_work_is_refused_with_what_to_do(options: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        GroupRelativeTrainer.Config(**options)
+def test_an_engine_that_sleeps_cannot_sample_ahead() -> None:
+    with pytest.raises(ValueError, match="the engine never sleeps"):
+        GroupRelativeTrainer.Config(placement="colocate", policy_lag=1)
+
+
+def test_several_processes_do_not_send_weights_while_others_sample_ahead(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    training = grpo(tmp_path, tiny_checkpoint, 2, placement="separate", policy_lag=1)
+    with Runtime() as runtime, pytest.raises(cort.RequestError, match="while the engine still samples for"):
+        training.run(runtime, StageReporter(SilentDisplay(), tmp_path / "m", "rl"), several=True)
 
 
 def test_a_sharded_model_is_not_shared_with_an_engine(tmp_path: Path, tiny_checkpoint: Path) -> None:

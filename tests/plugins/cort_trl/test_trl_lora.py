@@ -66,7 +66,7 @@ def reinforced(folder: Path, checkpoint: Path, rollout: Any, **options: Any) -> 
     return reporter, GroupRelativeTrainer(settings).train(made).path
 
 
-@pytest.mark.parametrize("placement", ["shared", "disk"])
+@pytest.mark.parametrize("placement", ["shared", "disk", "separate"])
 def test_the_engine_samples_from_the_adapted_policy_and_the_reference_is_the_policy_without(
     tiny_checkpoint: Path,
     tmp_path: Path,
@@ -98,6 +98,7 @@ def test_the_engine_samples_from_the_adapted_policy_and_the_reference_is_the_pol
     assert min(reporter.column("kl")[1:]) > 1e-4
     assert seen[0].ref_model is None
     assert adapted(saved, tiny_checkpoint)
+    assert (tmp_path / "rl" / "policy").exists() == (placement == "disk")
 
 
 def test_packed_rows_give_grpo_the_losses_of_padded_ones(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def planned(*settings: str) -> Any:
 def test_two_processes_with_halves_or_copies_of_the_weights_sample_what_one_samples(
     engine: Any, live: Any, checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
+    from transformers import AutoModelForCausalLM
+
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     cores = sorted(os.sched_getaffinity(0))
@@ -50,8 +52,15 @@ def test_two_processes_with_halves_or_copies_of_the_weights_sample_what_one_samp
     async def run() -> None:
         await other.open(cort.OpenContext(tmp_path))
         try:
-            for version, spread in enumerate((0.2, 0.3)):
-                weights = cort.Weights(str(checkpoint(spread=spread)), version=version)
+            began = str(checkpoint(spread=0.2))
+            sent = AutoModelForCausalLM.from_pretrained(checkpoint(spread=0.25))
+            for version, weights in enumerate(
+                (
+                    cort.Weights(began),
+                    cort.Weights(str(checkpoint(spread=0.3)), version=1),
+                    cort.Weights(began, sent, version=2),
+                )
+            ):
                 made = []
                 for e in (engine, other):
                     await e.load_weights(weights)
@@ -100,3 +109,17 @@ def test_a_size_that_the_model_does_not_allow_is_a_clear_error(
     with pytest.raises(EngineError, match=r"vLLM did not start .* divisible by tensor parallel size \(3\)"):
         live(other.load_weights(cort.Weights(str(checkpoint()))))
     live(other.close())
+
+
+def test_vllms_processes_begin_with_gpus_of_their_own_and_without_a_launchers_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cort_vllm.backends import _environment
+
+    for name, value in {**LAUNCHED, "CUDA_VISIBLE_DEVICES": "0"}.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with _environment("1,2"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,2"
+        assert not LAUNCHED.keys() & os.environ.keys()
+    assert dict(os.environ) == before

@@ -70,6 +70,59 @@ def test_the_miniature_is_trained_on_what_vllm_sampled_from_the_newest_weights(
     assert {r["name"] for r in report.results} >= {"natural", "sft", "rft", "rl"}
 
 
+def test_a_step_of_rl_sends_its_weights_to_vllm_and_writes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vllm")
+    from cort_tiny import base_path
+    from cort_vllm.engine import VllmEngine
+
+    loads: list[tuple[bool, int]] = []
+    policies: list[cort.Generation] = []
+    load = VllmEngine.load_weights
+
+    async def watched(engine: Any, weights: cort.Weights) -> None:
+        await load(engine, weights)
+        assert 0 < engine.load_gap < 1e-4
+        loads.append((weights.module is not None, weights.version))
+        prompt = engine.tokenizer.encode("Find the product of 146 and 27.")
+        policies.append(await engine.generate(prompt, cort.Sampling(1.0, 1.0, 16, seed=1)))
+
+    monkeypatch.setattr(VllmEngine, "load_weights", watched)
+    recipe = cort.Recipe(
+        name="rl-first",
+        deterministic=False,
+        model=str(base_path()),
+        tasks={"train": {"source": "tiny", "size": 8}},
+        rollout={"engine": "vllm", "max_tokens": 300, "temperature": 1.0, "top_p": 1.0},
+        engines={"vllm": {"eager": True, "kv_cache_gb": 0.2}},
+        rewards={"length": {"target": 1, "limit": 300}},
+        stage=[
+            {
+                "name": "rl",
+                "kind": "rl",
+                "tasks": "train",
+                "options": {
+                    "placement": "separate",
+                    "steps": 3,
+                    "prompts_per_step": 2,
+                    "num_generations": 4,
+                    "learning_rate": 1e-4,
+                    "micro_batch": 2,
+                },
+            }
+        ],
+    )
+    cort.run(recipe, tmp_path / "run")
+    assert [one for one in loads if one[0]] == [(True, 1), (True, 2), (True, 3)]
+    sent = [policy for (module, _), policy in zip(loads, policies, strict=True) if module]
+    assert [same(one, two) for one, two in itertools.pairwise(sent)] == [False, False]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    gaps = [line["logprob_gap"] for line in lines if "logprob_gap" in line]
+    assert len(gaps) == 3 and max(gaps) < 1e-3
+    assert not (tmp_path / "run" / "rl" / "policy").exists()
+
+
 def same(one: cort.Generation, two: cort.Generation) -> bool:
     """The same draw from the same prompt, with log-probs that rounding alone can tell apart."""
     gaps = (abs(a - b) for a, b in zip(one.logprobs, two.logprobs, strict=False))

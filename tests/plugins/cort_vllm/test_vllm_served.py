@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 SAMPLING = cort.Sampling(temperature=1.0, top_p=1.0, max_tokens=20, seed=1)
-READY_S = 240
+READY_S = 400
 UNTIED = {"tie_word_embeddings": False, "max_position_embeddings": 8192}
 
 
@@ -44,6 +44,7 @@ def url(checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
         *("--kv-cache-memory-bytes", str(100 << 20), "--logprobs-mode", "processed_logprobs"),
         *("--worker-extension-cls", "cort_vllm.worker.Reloading"),
+        *("--weight-transfer-config", '{"backend": "gloo"}'),
     ]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("w") as lines:
@@ -120,6 +121,39 @@ def test_a_served_engine_takes_new_weights_and_proves_them(
         await engine.close()
         assert made[0].logprobs != made[1].logprobs
         assert made[0].ids == made[2].ids
+
+    live(run())
+
+
+def test_a_served_engine_takes_a_trainers_live_weights_from_the_first_process_alone(
+    url: str, live: Any, checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    first, second = served(url, live, tmp_path), served(url, live, tmp_path)
+    began = str(checkpoint(**UNTIED))
+    policies = [AutoModelForCausalLM.from_pretrained(checkpoint(spread=s, **UNTIED)) for s in (0.3, 0.2)]
+
+    async def run() -> None:
+        await first.load_weights(cort.Weights(began))
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", "1")  # as in a training of two processes
+            await second.load_weights(cort.Weights(began))
+        made = [await first.generate([5, 6, 7], SAMPLING)]
+        for version, policy in enumerate(policies, 1):
+            waiting = asyncio.create_task(second.load_weights(cort.Weights(began, policy, version)))
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            await first.load_weights(cort.Weights(began, policy, version))
+            assert 0 < first.load_gap < 2e-5
+            await waiting
+            ours, theirs = [await e.generate([5, 6, 7], SAMPLING) for e in (first, second)]
+            assert ours.weights_version == version and ours == theirs
+            made.append(ours)
+        assert made[0].logprobs != made[1].logprobs
+        assert made[0].ids == made[2].ids
+        await first.close()
+        await second.close()
 
     live(run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,70 @@ def test_another_checkpoint_than_the_one_that_was_given_is_refused(
     live(run())
 
 
-def test_a_live_module_and_a_path_that_does_not_exist_are_refused_with_what_to_do(
+def live_module(folder: Path) -> Any:
+    """As a trainer holds it."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_trainers_live_weights_are_sent_to_vllm_and_sampled_as_from_a_folder(
+    engine: Any, live: Any, checkpoint: Make, tmp_path: Path, tied: bool
+) -> None:
+    import torch
+
+    began, folder = checkpoint(tie_word_embeddings=tied), tmp_path / "policy"
+    shutil.copytree(began, folder)  # with the tokenizer
+    policy = live_module(began)
+    greedy = SAMPLING.replace(temperature=0.0, max_tokens=40)
+
+    async def run() -> None:
+        await engine.load_weights(cort.Weights(str(began)))
+        noise, before = torch.Generator().manual_seed(0), await engine.generate([5, 6, 7], greedy)
+        for version in (1, 2):
+            with torch.no_grad():  # an update of every weight
+                for weight in policy.parameters():
+                    weight.mul_(1 + 0.2 * torch.rand(weight.shape, generator=noise))
+            live_call = asyncio.create_task(engine.generate([5, 6, 7], greedy))
+            await asyncio.sleep(0)
+            await engine.load_weights(cort.Weights(str(began), policy, version))
+            assert 0 < engine.load_gap < 2e-5
+            sent = await engine.generate([5, 6, 7], greedy)
+            assert await live_call == before  # it was waited for
+            assert sent.weights_version == version and sent.logprobs != before.logprobs
+            before = sent
+        policy.save_pretrained(folder)
+        await engine.load_weights(cort.Weights(str(folder), version=2))
+        read = await engine.generate([5, 6, 7], greedy)
+        assert (read.ids, read.stop) == (sent.ids, sent.stop)
+        assert read.logprobs == pytest.approx(sent.logprobs, abs=1e-6)
+
+    live(run())
+
+
+def test_workers_that_fail_to_take_the_weights_are_an_error_at_once_and_the_next_load_starts_afresh(
+    engine: Any, live: Any, checkpoint: Make
+) -> None:
+    import torch
+
+    folder = checkpoint()
+    tensors = {name: torch.zeros(4) for name in ("model.norm.weight", "model.nothing.weight", "lm_head.more")}
+
+    async def run() -> None:
+        await engine.load_weights(cort.Weights(str(folder)))
+        with pytest.raises(EngineError, match="did not take the trainer's weights"):
+            await engine._backend.send(str(folder), tensors, 2)
+        await engine.load_weights(cort.Weights(str(folder), live_module(folder), version=3))
+        assert (await engine.generate([5], SAMPLING)).weights_version == 3
+
+    live(run())
+
+
+def test_a_live_module_without_its_checkpoint_and_a_path_that_does_not_exist_are_refused(
     engine: Any, live: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(cort.RequestError, match='placement = "disk"'):
+    with pytest.raises(cort.RequestError, match="brings no tokenizer"):
         live(engine.load_weights(cort.Weights(module=object())))
     with pytest.raises(cort.RequestError, match="does not exist"):
         live(engine.load_weights(cort.Weights(str(tmp_path / "nothing"))))
