@@ -46,7 +46,7 @@ from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
 from cort_framework.training import Training, check_errors
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
-from cort_framework.watchdog import Silence, changes, out_of_memory, watched
+from cort_framework.watchdog import OutOfMemory, Silence, changes, watched
 
 READING_S, CHECKING_S = 3600, 600
 """How long a task source may take to give its tasks, and a tool to check this machine."""
@@ -261,7 +261,7 @@ def run(
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             if name in plan.tasks:
-                with watched(Silence(f"reading the task set '{name}'", READING_S), out_of_memory):
+                with watched(Silence(f"reading the task set '{name}'", READING_S), OutOfMemory()):
                     sets.digest(name)  # a bad task file is found before anything is started
         asked = not all(stage.rollout.replays for stage in plan.stages)
         for resolved in plan.tools.values() if asked else ():
@@ -306,7 +306,7 @@ def _run_stages(
             kind: Stage = stage.stage.build()
             limit = stage.launch.timeout_s + stage.rollout.trajectory_timeout_s
             silence = Silence(f"stage '{stage.name}'", limit, partial(changes, stage_folder, reporter.path))
-            with watched(silence, runtime.heart, out_of_memory), blame("stage", kind):
+            with watched(silence, runtime.heart, OutOfMemory()), blame("stage", kind):
                 given = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))
                 result = checked(given, StageResult)
             record = StageRecord(stage.name, stage.stage.cls.name, key, result, time.perf_counter() - started)

@@ -13,7 +13,7 @@ from cort_framework.display import Display, SilentDisplay, StageReporter
 from cort_framework.launch import Job, read_job, write_error, write_result
 from cort_framework.runfolder import take_part
 from cort_framework.runtime import Runtime
-from cort_framework.watchdog import out_of_memory, watched
+from cort_framework.watchdog import OutOfMemory, watched
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         with (
             Runtime(job.seed, job.deterministic, job.preload) as runtime,
-            watched(runtime.heart, out_of_memory),
+            watched(runtime.heart, OutOfMemory()),
         ):
             checkpoint = job.training.run(
                 runtime, _reporter(job, rank), f"trajectories.rank-{rank}.jsonl", True

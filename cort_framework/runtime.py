@@ -194,9 +194,9 @@ class Runtime:
     def close(self) -> None:
         """Close all plugins, end the loop and its thread, and remove the scratch folder. Where code of a plugin holds the
         loop, nothing on it can be closed: it ends with this process."""
-        try:
-            self.call(asyncio.sleep(0), ANSWER_S)
-        except DeadlineExceeded:
+        there = threading.Event()
+        self._loop.call_soon_threadsafe(there.set)
+        if not there.wait(ANSWER_S):
             _log.warning("the event loop is held up; what is open on it ends with this process")
             self._opened.clear()
             self._loop.call_soon_threadsafe(self._loop.stop)  # should it ever come back

@@ -32,6 +32,8 @@ process that was stopped for the night has not been silent."""
 TICK_S = 1.0
 LOOP_S = 60.0
 """How long code of a plugin may hold up the event loop, and with it all trajectories, before it is interrupted."""
+MEMORY_S = 5.0
+"""How long a plugin that was interrupted for its memory has to give it back."""
 GRACE_S = 45.0
 """How long a block that was interrupted has to be left, twice; then the process is ended."""
 FROZEN_S = 900.0
@@ -117,28 +119,48 @@ def changes(*paths: Path) -> object:
     return found
 
 
-def out_of_memory() -> str | None:
-    """Complains where this process is about to be ended for its memory, which would be without a word."""
-    total, mine, free = (
-        memory().bytes,
-        _field("/proc/self/status", "RssAnon"),
-        _field("/proc/meminfo", "MemAvailable"),
-    )
-    if (
-        mine is None
-        or free is None
-        or not (mine > 0.95 * total or (mine > 0.5 * total and free < 0.02 * total))
-    ):
-        return None
-    at = next(filter(None, map(culprit, sorted(threading.enumerate(), key=_rank))), None)
-    return f"memory has run out: this process holds {mine >> 20} of {total >> 20} MiB" + (
-        f"; {at}" if at else ""
-    )
+class OutOfMemory:
+    """Complains where this process is about to be ended for its memory, which would be without a word. A reward, a filter or
+    a hint injector that is at work then is interrupted first; where that gives the memory back, it costs one call."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+
+    def __call__(self) -> str | None:
+        total, mine = memory().bytes, _field("/proc/self/status", "RssAnon") or 0
+        free = _field("/proc/meminfo", "MemAvailable") or total
+        if mine < 0.95 * total and (mine < 0.5 * total or free > 0.02 * total):
+            self._waited = 0.0
+            return None
+        at_work = [
+            (thread, at) for thread in sorted(threading.enumerate(), key=_rank) if (at := culprit(thread))
+        ]
+        if not self._waited and at_work and _rank(at_work[0][0]) < 2:
+            _raise_in(at_work[0][0], MemoryUsedUp)
+        self._waited += TICK_S
+        if self._waited < MEMORY_S:
+            return None
+        at = f": {at_work[0][1]}" if at_work else ""
+        return f"memory has run out, of which this process holds {mine >> 20} of {total >> 20} MiB{at}"
 
 
 def _rank(thread: threading.Thread) -> int:
-    """The main thread last: it is in a trainer or in a stage all the time."""
-    return thread is threading.main_thread()
+    """Of whom to suspect: calls first, the main thread last. It is in a trainer or in a stage all the time."""
+    if thread is threading.main_thread():
+        return 3
+    return {"cort-plugin": 0, "cort-runtime": 1}.get(thread.name, 2)
+
+
+def _raise_in(thread: threading.Thread, error: type[Exception]) -> None:
+    """As soon as it gets to its next line of Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
+
+
+class MemoryUsedUp(MemoryError):
+    """Raised inside the plugin's code."""
+
+    def __init__(self) -> None:
+        super().__init__("it was at work when the memory ran out")
 
 
 def _field(path: str, name: str) -> int | None:
@@ -185,9 +207,7 @@ class Heart:
         before, self._waited = self._waited, self._waited + TICK_S
         at = culprit(self._thread) if self._waited >= self._patience else None
         if at and before < self._patience:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(HeldUp)
-            )
+            _raise_in(self._thread, HeldUp)
         if self._waited < 2 * self._patience:
             return None
         return f"the event loop has been held up for {self._waited:g} s" + (f": {at}" if at else "")

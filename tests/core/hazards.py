@@ -24,7 +24,12 @@ def harm(how: str) -> Any:
             while True:
                 pass
         case "memory":
-            return [bytearray(64 << 20) for _ in range(10_000)]
+            return [b"x" * (64 << 20) for _ in range(10_000)]
+        case "hoard":  # in steps that something else can see
+            hoard = []
+            for _ in range(400):
+                hoard.append(b"x" * (8 << 20))
+                time.sleep(0.01)
         case "raise":
             raise ValueError("no such answer")
         case "exit":

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hazards import harm
 
-from cort_framework import RewardFunction, Trajectory, watchdog
+from cort_framework import Filter, Group, RewardFunction, Trajectory, Verdict, watchdog
 from cort_framework.errors import DeadlineExceeded, StageFailed
 from cort_framework.footprint import Device
 from cort_framework.runtime import Runtime
-from cort_framework.scoring import score
+from cort_framework.scoring import judge, score
 from cort_framework.testing import make_trajectory
-from cort_framework.watchdog import Silence, changes, culprit, out_of_memory, watched
+from cort_framework.watchdog import OutOfMemory, Silence, changes, culprit, watched
 
 
 @pytest.fixture(autouse=True)
@@ -145,13 +145,38 @@ async def _late() -> int:
 def test_a_process_that_takes_the_machines_memory_is_ended_before_the_machine_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert out_of_memory() is None
+    monkeypatch.setattr(watchdog, "MEMORY_S", 0.1)
+    assert OutOfMemory()() is None
     monkeypatch.setattr(watchdog, "memory", lambda: Device("small", 1 << 20))
     with (
-        pytest.raises(StageFailed, match=r"memory has run out: this process holds [0-9]+ of 1 MiB"),
-        watched(out_of_memory),
+        pytest.raises(StageFailed, match=r"memory has run out, of which this process holds [0-9]+ of 1 MiB"),
+        watched(OutOfMemory()),
     ):
         time.sleep(60)
+
+
+def test_a_filter_that_takes_it_is_interrupted_and_costs_one_trajectory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = watchdog._field("/proc/self/status", "RssAnon")
+    assert now is not None
+    monkeypatch.setattr(watchdog, "memory", lambda: Device("small", int((now + (200 << 20)) / 0.95)))
+    trajectories = [make_trajectory([("prompt", "p"), ("model", text)]) for text in ("hoard", "fine")]
+    with Runtime() as runtime, watched(runtime.heart, OutOfMemory()):
+        runtime.call(judge([Group(trajectories[0].task, trajectories)], {"it": Hoards()}), 60)
+    assert [t.kept for t in trajectories] == [False, True]
+    assert trajectories[0].verdicts[0].reason == (
+        "filter 'hoards' (from cort-hoards) raised MemoryUsedUp: it was at work when the memory ran out"
+    )
+
+
+class Hoards(Filter):
+    name = "hoards"
+    distribution = "cort-hoards"
+
+    def judge(self, trajectory: Trajectory) -> Verdict:
+        harm(trajectory.response)
+        return Verdict(True)
 
 
 def test_a_wait_for_the_loop_still_has_its_own_deadline() -> None:
