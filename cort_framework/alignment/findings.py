@@ -38,7 +38,7 @@ def lost_part(wanted: str, text: str) -> str:
     """Where ``text``, which ought to hold ``wanted``, stops doing so."""
     length = max(n for n in range(len(wanted) + 1) if wanted[:n] in text)
     if length < 4:
-        return "it is not there"
+        return f"it is not in {quoted(text)}"
     at = text.find(wanted[:length]) + length
     return f"{_after(wanted[:length])}{quoted(wanted[length:][:16])} comes back as {quoted(text[at:][:16])}"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tokenizer_kinds as kinds
 
 from cort_framework.alignment import BOUNDARIES, Finding, check_tokens
+from cort_framework.cli import main
 from cort_framework.interfaces import Tokenizer
 from cort_framework.settings import PROMPTS
 from cort_python.tool import PythonTool
@@ -87,7 +91,7 @@ def test_what_a_template_does_to_thinking_is_noted_and_moves_no_token(template: 
             kinds.OPENS.replace("{{ m.content }}", "{{ m.content.replace('12*34', '12 * 34') }}"),
             r'after "What is 12", "*34, where',
         ),
-        (kinds.OPENS.replace("{{ m.content }}", ""), "it is not there"),
+        (kinds.OPENS.replace("{{ m.content }}", ""), "it is not in "),
         (kinds.OPENS + "<|end|>", 'it ends with "<|end|>", which ends a sequence'),
         ("{{ raise_exception('only with a system message') }}", "only with a system message"),
     ],
@@ -153,3 +157,70 @@ class Adds(EndsTurns):
 def test_a_token_that_encode_adds_by_itself_is_a_fault() -> None:
     ((boundary, text),) = of("fault", found(Adds(kinds.wrapped(kinds.byte_level()))))
     assert boundary == "fence" and "<|pad|>" in text
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+def spoilt(checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint with a chat template that writes its own idea of the message."""
+    shutil.copytree(checkpoint, folder)
+    template = kinds.OPENS.replace("{{ m.content }}", "{{ m.content | upper }}")
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def test_the_command_says_what_was_found_and_its_exit_code_whether_it_agrees(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "tokens", "--model", str(tiny_checkpoint)]) == 0
+    shown = capsys.readouterr().out
+    assert all(boundary in shown for boundary in BOUNDARIES)
+    assert "they agree at every boundary" in shown and "sft (sft, rft): learnt" in shown
+    bad = spoilt(tiny_checkpoint, tmp_path / "bad")
+    assert main(["check", "tokens", "--model", str(bad), "--json"]) == 1
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["model"], record["engine"], record["agree"]) == (str(bad), "transformers", False)
+    fault = next(f for f in record["findings"] if f["level"] == "fault")
+    assert (
+        fault["boundary"] == "prompt" and "it is not in" in fault["text"] and "WHAT IS 12*34" in fault["text"]
+    )
+
+
+def test_a_dry_run_checks_the_tokens_of_every_model_that_is_on_this_machine(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = spoilt(tiny_checkpoint, tmp_path / "bad")
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(
+        f"""
+schema = 1
+name = "two"
+model = "{tiny_checkpoint}"
+[tasks.train]
+source = "tiny"
+size = 3
+[[stage]]
+name = "good"
+kind = "evaluate"
+system = "it"
+tasks = ["train"]
+[[stage]]
+name = "bad"
+kind = "evaluate"
+system = "it"
+tasks = ["train"]
+model = "{bad}"
+[[stage]]
+name = "elsewhere"
+kind = "evaluate"
+system = "it"
+tasks = ["train"]
+model = "nobody/has-this-model"
+"""
+    )
+    assert main(["run", str(recipe), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(t["stages"], t["agree"]) for t in plan["tokens"]] == [(["good"], True), (["bad"], False)]
+    assert ["nobody/has-this-model" in reason for reason in plan["tokens_not_checked"]] == [True]
+    assert main(["run", str(recipe), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "do not agree at the prompt" in shown and "tokens not checked" in shown
