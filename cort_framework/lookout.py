@@ -220,13 +220,11 @@ class Lookout:
 
     def _of_metrics(self, values: Mapping[str, float]) -> Iterator[Sign]:
         c = self.canaries
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(values.get(name, 0.0)):
-                where = f" at step {values['step']}" if "step" in values else ""
-                text = (
-                    f"{name} is {values[name]}{where}: lower the learning rate; earlier checkpoints are kept"
-                )
-                yield Sign("loss", values[name], text)
+        lost = [name for name in ("loss", "grad_norm") if not math.isfinite(values.get(name, 0.0))]
+        if lost:
+            where = f" at step {values['step']}" if "step" in values else ""
+            advice = "lower the learning rate; earlier checkpoints are kept"
+            yield Sign("loss", values[lost[0]], f"{lost[0]} is {values[lost[0]]}{where}: {advice}")
         if "entropy" in values and self._path is not None:
             now = share(self.state.updates.now, "entropy", "updates", 1)
             was = share(self.state.updates.before, "entropy", "updates", 1)

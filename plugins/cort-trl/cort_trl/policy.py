@@ -82,8 +82,9 @@ class PolicyTrainer(GRPOTrainer):
             assert self._recomputed is not None and sampled is not None
             if self._for_others:
                 mask = mask * (sampled != 0)
-            gap = ((self._recomputed - sampled) * mask).abs().max()
-            self._metrics["train"]["logprob_gap"].append(gap.item())
+            gap = ((self._recomputed - sampled) * mask).abs()
+            self._metrics["train"]["logprob_gap"].append(gap.max().item())
+            self._metrics["train"]["logprob_gap_mean"].append((gap.sum() / mask.sum().clamp(min=1)).item())
         self._recomputed = None
         return loss
 

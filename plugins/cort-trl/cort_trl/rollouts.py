@@ -77,7 +77,7 @@ class Rollouts:
         for group in batch.groups:
             learns = varies(group) or config.zero_variance == "keep"
             trajectories += group
-            trained += [learns and t.usable for t in group]
+            trained += [learns and counts(t) for t in group]
         return for_trl(trajectories, trained, trainer.processing_class.eos_token_id, config.train_on)
 
     def save(self, trainer: Any) -> None:
@@ -269,3 +269,4 @@ def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
     if outcomes:
         found["code_success"] = fmean(outcome == cort.Outcome.OK for outcome in outcomes)
     return found
+        "left_out": fmean(not t.kept for t in good),

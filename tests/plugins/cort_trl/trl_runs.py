@@ -69,9 +69,7 @@ def random_trajectories(count: int, seed: int = 0) -> list[cort.Trajectory]:
     ]
 
 
-def context(
-    folder: Path, checkpoint: Path, reporter: Recorder | None = None, **fields: Any
-) -> cort.TrainContext:
+def context(folder: Path, checkpoint: Path, reporter: Any = None, **fields: Any) -> cort.TrainContext:
     return cort.TrainContext(
         **{
             "folder": folder,

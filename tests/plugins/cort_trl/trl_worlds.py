@@ -105,7 +105,8 @@ def resolved(kind: str, cls: type[Any], **config: Any) -> Resolved:
 
 
 def sft(folder: Path, checkpoint: Path, processes: int = 1, **options: Any) -> Training:
-    trainer = resolved("trainer", SupervisedTrainer, max_steps=3, batch_size=8, **{**THREE_STEPS, **options})
+    common = {"max_steps": 3, "batch_size": 8, **THREE_STEPS}
+    trainer = resolved("trainer", SupervisedTrainer, **{**common, **options})
     return Training(
         trainer,
         folder,
