@@ -30,6 +30,8 @@ from cort_framework.types import Checkpoint
 
 JOB = "job.pickle"
 STATE = "launch.json"
+STOP_S = 20
+"""Seconds that interrupted ranks have to end their step and save."""
 START_S = 1800
 """Seconds that the ranks have beyond ``timeout_s`` to load a model and to save one."""
 END_S = 45
@@ -88,6 +90,11 @@ def launch(training: Training, runtime: Runtime, reporter: StageReporter) -> Che
         (job.folder / JOB).unlink(missing_ok=True)  # a machine that comes late has nothing to join
         if training.job is not None:
             collect_trajectories(training.folder)
+
+
+def stop_file(folder: Path) -> Path:
+    """In a stage's folder: where it is, the processes that train there save at the end of their step, and end."""
+    return folder / "launch" / "stop"
 
 
 @contextmanager
@@ -194,6 +201,11 @@ def _start_and_wait(job: Job, machine: int) -> int:
                 raise DeadlineExceeded(
                     f"the training of stage '{job.stage}' has made no step for {limit:g} s"
                 )
+    except KeyboardInterrupt:
+        stop_file(job.training.folder).touch()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        raise
     finally:
         _end(process)
 

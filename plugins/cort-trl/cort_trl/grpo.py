@@ -156,7 +156,14 @@ class GroupRelativeTrainer(cort.Trainer):
                 peft_config=adapters(config),
             )
             trainer.packing = packing
-            return fit(trainer, context, "rl updates")
+            return fit(
+                trainer,
+                context,
+                "rl updates",
+                config.save_minutes,
+                unit=config.updates_per_step,
+                ahead=config.policy_lag > 0,
+            )
 
     def _arguments(self, context: cort.TrainContext) -> Any:
         from trl import GRPOConfig

@@ -49,10 +49,13 @@ class Rollouts:
         step = trainer.state.global_step // config.updates_per_step
         if not self._resumed:
             self._resume(trainer, step)
-        for ahead in range(step, step + max(lag, 1)):  # with a lag: begun long ago, but for the first call
-            self._begin(ahead, step, trainer)
+        with trainer.checkpoints.idle():
+            # with a lag: begun long ago, but for the first call
+            for ahead in range(step, step + max(lag, 1)):
+                self._begin(ahead, step, trainer)
         started = time.perf_counter()
-        batch = self._ahead.pop(step).result()
+        with trainer.checkpoints.idle():
+            batch = self._ahead.pop(step).result()
         waited = time.perf_counter() - started if lag else batch.seconds
         if lag:
             self._begin(step + lag, step, trainer)
@@ -102,8 +105,9 @@ class Rollouts:
         if self._worker is not None:
             self._ahead[step] = self._worker.submit(self._make, step, self._policy, rank, world)
         else:
-            self._ahead[step] = Future()
-            self._ahead[step].set_result(self._make(step, self._policy, rank, world))
+            made: Future[Batch] = Future()
+            made.set_result(self._make(step, self._policy, rank, world))
+            self._ahead[step] = made  # not before: who is interrupted waits for none
 
     def _make(self, step: int, weights: cort.Weights, rank: int, world: int) -> Batch:
         """This process's part of a step: of the step's tasks, and of those to draw in their place."""
@@ -265,8 +269,8 @@ def _figures(groups: Sequence[Sequence[cort.Trajectory]]) -> dict[str, float]:
         "calls": fmean(len(t.calls) for t in good),
         "with_calls": fmean(bool(t.calls) for t in good),
         "finished": fmean(t.finished for t in good),
+        "left_out": fmean(not t.kept for t in good),
     }
     if outcomes:
         found["code_success"] = fmean(outcome == cort.Outcome.OK for outcome in outcomes)
     return found
-        "left_out": fmean(not t.kept for t in good),

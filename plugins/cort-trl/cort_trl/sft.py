@@ -99,7 +99,7 @@ class SupervisedTrainer(cort.Trainer):
                     max_length=None,  # the default cuts at 1024 tokens without a word
                 ),
             )
-        return fit(trainer, context, "sft steps")
+        return fit(trainer, context, "sft steps", config.save_minutes)
 
 
 def _packed(samples: Any, batch_size: int, passes: int) -> Iterator[dict[str, list[int]]]:

@@ -66,6 +66,8 @@ class TrainingSettings(cort.PluginConfig):
     """Train low-rank adapters instead of all weights."""
     save_every: int = Field(100, ge=1)
     """Steps between two checkpoints to resume from."""
+    save_minutes: float = Field(10.0, gt=0)
+    """Minutes between two, where that many steps take longer."""
     log_every: int = Field(1, ge=1)
     """Steps between two lines of metrics."""
 
@@ -135,7 +137,6 @@ def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[st
         "use_liger_kernel": settings.liger,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
-        "save_total_limit": 1,
         "logging_steps": settings.log_every,
         "logging_nan_inf_filter": False,  # a loss that is no number must be seen
         "report_to": list(context.report_to) or "none",
@@ -148,30 +149,29 @@ def arguments(settings: TrainingSettings, context: cort.TrainContext) -> dict[st
     }
 
 
-def last_checkpoint(context: cort.TrainContext) -> str | None:
-    """The newest complete checkpoint under ``folder / "training"``: the trainer's state is what is written last."""
-    found = [
-        (int(state.parent.name.rpartition("-")[2]), str(state.parent))
-        for state in (context.folder / "training").glob("checkpoint-*/trainer_state.json")
-    ]
-    return max(found)[1] if found else None
+def fit(
+    trainer: Any, context: cort.TrainContext, description: str, minutes: float, **checkpoints: Any
+) -> cort.Checkpoint:
+    """Train from the last checkpoint on, with progress and metrics, and write ``folder / "checkpoint"``. ``minutes`` and
+    ``checkpoints``: see ``Checkpoints``.
 
-
-def fit(trainer: Any, context: cort.TrainContext, description: str) -> cort.Checkpoint:
-    """Train from the last checkpoint on, with progress and metrics, and write ``folder / "checkpoint"``.
-
-    Raises ``CortError`` when the loss is no number.
+    Raises what the context's reporter raises where it does not like the metrics.
     """
     from transformers import PrinterCallback
+
+    from cort_trl.checkpoints import Checkpoints, last_checkpoint
 
     prove(trainer.accelerator, context)
     prove_sharding(trainer.accelerator, context)
     trainer.remove_callback(PrinterCallback)
-    resume = last_checkpoint(context)
+    resume = last_checkpoint(trainer, context)
+    trainer.checkpoints = Checkpoints(trainer, context, minutes, **checkpoints)
+    trainer.add_callback(trainer.checkpoints)
     reporter: Any = context.reporter
     with reporter.progress(description, trainer.args.max_steps) as progress, quiet():
         trainer.add_callback(_reporting(context, progress))
-        trainer.train(resume_from_checkpoint=resume)
+        with trainer.checkpoints.interruptible():
+            trainer.train(resume_from_checkpoint=resume)
         target, partial = context.folder / "checkpoint", context.folder / "checkpoint.partial"
         if trainer.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
