@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, distributions
 from typing import Any
@@ -42,10 +43,8 @@ def examine(context: HealthContext, registry: Registry) -> Iterator[Finding]:
 
 
 def _findings(context: HealthContext, registry: Registry, installed: Packages) -> Iterator[Finding]:
-    listed = [
-        *_plugins(registry),
-        *installed.disagreements({CORE, *(p.distribution for p in registry.plugins)}),
-    ]
+    plugins = {CORE, *(p.distribution for p in registry.plugins)}
+    listed = [*_plugins(registry), *installed.disagreements(plugins, _optional(registry))]
     yield from sorted(listed, key=lambda finding: finding.distribution == CORE)
     checks = registry.providers("health-check")
     for provider in sorted(checks, key=lambda p: p.distribution != CORE):
@@ -58,6 +57,16 @@ def _used(plan: Plan) -> set[str]:
     resolved = [r for section in sections for r in section.values()]
     resolved += [r for s in plan.stages for r in (s.stage, s.trainer) if r is not None]
     return {CORE, *(r.distribution for r in resolved)}
+
+
+def _optional(registry: Registry) -> dict[str, str]:
+    """What classes require beyond what their distributions do: the package, and the distribution of the class."""
+    found: dict[str, str] = {}
+    for provider in (p for kind in KINDS for p in registry.providers(kind)):
+        for text in provider.cls.requires:
+            with suppress(InvalidRequirement):
+                found.setdefault(canonicalize_name(Requirement(text).name), provider.distribution)
+    return found
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------
@@ -130,11 +139,13 @@ class Packages:
 
     def __init__(self, found: Iterable[Distribution] | None = None) -> None:
         self._by_name: dict[str, Distribution] = {}
+        self._twice: dict[str, str] = {}
         for distribution in distributions() if found is None else found:
-            if (
-                name := distribution.metadata["Name"]
-            ) is not None:  # one that was left behind half removed has none
-                self._by_name.setdefault(canonicalize_name(name), distribution)
+            if distribution.metadata["Name"] is None:  # one that was left behind half removed has none
+                continue
+            name = canonicalize_name(distribution.metadata["Name"])
+            if self._by_name.setdefault(name, distribution).version != distribution.version:
+                self._twice[name] = distribution.version
 
     def behind(self, names: Iterable[str]) -> set[str]:
         """These distributions and all that they require, however far."""
@@ -146,29 +157,39 @@ class Packages:
                 waiting += [canonicalize_name(needed.name) for needed in self._needs(name)]
         return found
 
-    def disagreements(self, names: set[str]) -> Iterator[Finding]:
-        """Requirements of the named distributions, and of all that is behind them, that are not met; and other packages that
-        want another version of one of these. One line says how many agree where all do."""
+    def disagreements(self, names: set[str], optional: Mapping[str, str] = {}) -> Iterator[Finding]:
+        """What is behind the named distributions and is not met is broken. A warning is what is not met of ``optional``
+        packages (for each, whose plugin may use it), other packages that want another version of one of all these, and two
+        versions of one package. One line says how many agree where all do."""
         behind, quiet = self.behind(names), True
+        beside = self.behind(optional) - behind
         owners: Mapping[str, set[str]] = {name: self.behind([name]) for name in names}
         for name, distribution in self._by_name.items():
             for needed in self._needs(name):
                 wrong = self._unmet(needed)
                 target = canonicalize_name(needed.name)
-                if wrong is None or (name not in behind and target not in behind):
+                there = target in self._by_name and target in behind | beside
+                if wrong is None or not (name in behind | beside or there):
                     continue
                 quiet = False
                 title = f"{distribution.metadata['Name']} {distribution.version}"
                 text = f"needs {needed.name}{needed.specifier}, but {wrong}"
+                fix = f'pip install "{needed.name}{needed.specifier}"'
                 if name in behind:
                     owner = min((o for o in names if name in owners[o]), key=lambda o: len(owners[o]))
-                    fix = f'pip install "{needed.name}{needed.specifier}"'
                     yield Finding(owner, HealthReport(title, "broken", text, fix))
-                elif target in self._by_name:
+                elif name in beside:
+                    owner = next(o for package, o in optional.items() if name in self.behind([package]))
+                    yield Finding(owner, HealthReport(title, "warning", text, fix))
+                else:
                     fix = f"pip install -U {distribution.metadata['Name']}, or pip uninstall it"
                     yield Finding(CORE, HealthReport(title, "warning", text, fix))
+        for name in sorted((behind | beside) & set(self._twice)):
+            quiet = False
+            text = f"is there as {self._by_name[name].version}, which is used, and as {self._twice[name]}"
+            yield Finding(CORE, HealthReport(name, "warning", text, f"pip install --force-reinstall {name}"))
         if quiet:
-            text = f"{len(behind & set(self._by_name))} packages agree"
+            text = f"{len((behind | beside) & set(self._by_name))} packages agree"
             yield Finding(CORE, HealthReport("versions", "good", text))
 
     def _unmet(self, needed: Requirement) -> str | None:

@@ -124,6 +124,22 @@ def test_another_package_that_wants_another_version_of_ours_is_a_warning(site: S
     assert told["bystander 1.0"].state == "warning" and "click<2" in told["bystander 1.0"].detail
 
 
+def test_what_only_a_class_requires_is_looked_at_too_and_is_a_warning(site: Site) -> None:
+    body = CHECK.format(body="return []", more='requires = ("far-one>=1",)')
+    site.write("cort-looker", body)
+    site.write("far-one", "", requires=("not-there",), entry="far")
+    reports = {r.name: r for r in about(found(only("cort-looker")), "cort-looker")}
+    assert reports["far-one 1.0"].state == "warning"
+    assert reports["far-one 1.0"].fix == 'pip install "not-there"'
+
+
+def test_two_versions_of_one_package_are_a_warning(site: Site) -> None:
+    site.write("cort-near", "", requires=("click>=8",))
+    site.write("click", "", version="99.0", entry="nothing")
+    told = disagreements({"cort-near"})["click"]
+    assert told.state == "warning" and "99.0, which is used" in told.detail
+
+
 def test_where_all_agree_one_line_says_so(site: Site) -> None:
     site.write("cort-near", "", requires=("click>=8", "pluggy"))
     (told,) = disagreements({"cort-near"}).values()

@@ -12,3 +12,10 @@ def cort_engines() -> Sequence[type[cort.Engine]]:
     from cort_vllm.engine import VllmEngine
 
     return [VllmEngine]
+
+
+@cort.hookimpl
+def cort_health_checks() -> Sequence[type[cort.HealthCheck]]:
+    from cort_vllm.health import VllmCheck
+
+    return [VllmCheck]
