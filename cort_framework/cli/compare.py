@@ -43,7 +43,8 @@ def compare(
     intervals.
 
     Several runs of one recipe are told apart by their seeds, and paired seed by seed; the intervals are then about tasks and
-    seeds together. Folders of the same seed are one run: that of a profile, say, beside that of the recipe.
+    seeds together, and --json has each seed's own figures too. Folders of the same seed are one run: that of a profile, say,
+    beside that of the recipe.
     """
     records = differences(runs, against, systems, tasks, seed)
     if as_json:
