@@ -86,5 +86,9 @@ class StageFailed(CortError):
     """A stage ended without what it should produce, for example because its filters kept nothing."""
 
 
+class DiskError(CortError):
+    """A disk is full, or cannot be written. What was there is there still."""
+
+
 class DeadlineExceeded(CortError):
     """A wait ran out; the message names the culprit."""

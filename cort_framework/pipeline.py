@@ -20,6 +20,7 @@ from typing import Any
 from rich.markup import escape
 
 from cort_framework.curves import write_curves
+from cort_framework.disks import writable
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
 from cort_framework.executor import RolloutJob, ending
@@ -43,13 +44,14 @@ from cort_framework.runfolder import (
 )
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
-from cort_framework.store import Trajectories, TrajectoryLog, write_json, write_text
+from cort_framework.store import Trajectories, TrajectoryLog, mend, write_json, write_text
 from cort_framework.training import Training, check_errors
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
 from cort_framework.watchdog import OutOfMemory, Silence, changes, watched
 
 READING_S, CHECKING_S = 3600, 600
 """How long a task source may take to give its tasks, and a tool to check this machine."""
+METRICS = "metrics.jsonl"
 JUDGED_AT_ONCE = 32
 """Tasks whose trajectories filters see before the next are read."""
 
@@ -253,11 +255,14 @@ def run(
     folder = run_folder(plan, run_dir)
     names = [s.name for s in plan.stages]
     check_stage(plan, from_stage)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if (machine := plan.recipe.launch).rank:
         join(folder, names, machine.rank, machine.timeout_s, display)
         return RunReport(folder, [], [], None)
-    with locked(folder), announced(folder, machine.machines):
+    with writable(folder), locked(folder), announced(folder, machine.machines):
+        if (metrics := folder / METRICS).exists():
+            mend(metrics)
         sets = TaskSets(plan)
         for name in dict.fromkeys(name for stage in plan.stages for name in stage.uses.get("tasks", ())):
             if name in plan.tasks:
@@ -301,7 +306,7 @@ def _run_stages(
             if (old := prepare(stage_folder, parts, forced)) is not None:
                 why = next(changed, "it was asked for")
                 display.note(f"  [dim]made again, as {escape(why)}; what was there is now in {old.name}")
-            reporter = StageReporter(display, folder / "metrics.jsonl", stage.name)
+            reporter = StageReporter(display, folder / METRICS, stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()
             limit = stage.launch.timeout_s + stage.rollout.trajectory_timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -200,12 +201,12 @@ class _Planner:
         if shipped is not None:
             return str(shipped)
         folder = Path(name).expanduser()
-        if folder.is_dir():
+        if os.path.isdir(folder):  # which knows that a path too long for one is none
             if (folder / "config.json").is_file():
                 return str(folder.resolve())
             hint = "a model folder has a config.json, as save_pretrained writes it"
             self._complain(Problem(at, f"the folder {name} holds no model", hint))
-        elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
+        elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not os.path.isdir(folder.parent):
             return name
         else:
             self._complain(self._no_model(name, at))

@@ -5,6 +5,7 @@ Every fault is reported at once, each with its TOML path, its line and the neare
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -60,9 +61,9 @@ def find_recipe(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     shipped = shipped_recipes()
     name = path.name.removesuffix(".toml")
-    if str(name_or_path) in (name, path.name) and name in shipped and not path.is_file():
+    if str(name_or_path) in (name, path.name) and name in shipped and not os.path.isfile(path):
         return shipped[name]
-    if path.exists():
+    if os.path.exists(path):
         return path
     if name in shipped:
         raise RequestError(

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, groupby
 from operator import itemgetter
@@ -35,12 +36,39 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    with replaced(path) as file:
+        file.write(text.encode(errors=_LONE_SURROGATES))
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of the one at ``path`` once it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", errors=_LONE_SURROGATES) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def mend(path: Path) -> int:
+    """Cut off a last line that is not whole, of a file of lines. Returns the file's length."""
+    with open(path, "rb+") as file:
+        end = begin = file.seek(0, os.SEEK_END)
+        while begin > 0:
+            size = min(begin, 1 << 16)
+            begin = file.seek(begin - size)
+            newline = file.read(size).rfind(b"\n")
+            if newline >= 0:
+                begin += newline + 1
+                break
+        if begin < end:
+            file.truncate(begin)
+        return begin
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -144,7 +172,7 @@ class TrajectoryLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the log
         self._reader = open(path, "rb")  # noqa: SIM115
-        self._end = _mend(path)
+        self._end = mend(path)
         self.began_empty = self._end == 0
         self._index = _Index() if remember else None
         if self._index is not None:
@@ -229,20 +257,16 @@ class TrajectoryLog:
 
     def finish(self, order: Iterable[Key]) -> None:
         """Write the file again in this order, without what was replaced, and close it."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with open(temporary, "wb") as file:
+        with replaced(self.path) as file:
             for place in map(self._known.__getitem__, order):
                 file.write(self._bytes(place.start, place.end))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
         self.close()
 
     def close(self) -> None:
-        self._file.close()
         self._reader.close()
         if self._index is not None:
             self._index.close()
+        self._file.close()  # last: with a full disk it raises, though it closes
 
 
 def _line(text: str) -> bytes:
@@ -257,22 +281,6 @@ def _up_to_turns(line: bytes) -> bytes | None:
     except ValueError:  # inside a nested object, which ends before the line does
         return None
     return head + b"]" if found else None
-
-
-def _mend(path: Path) -> int:
-    """Cut off a last line that is not whole. Returns the file's length."""
-    with open(path, "rb+") as file:
-        end = begin = file.seek(0, os.SEEK_END)
-        while begin > 0:
-            size = min(begin, 1 << 16)
-            begin = file.seek(begin - size)
-            newline = file.read(size).rfind(b"\n")
-            if newline >= 0:
-                begin += newline + 1
-                break
-        if begin < end:
-            file.truncate(begin)
-        return begin
 
 
 class Place(NamedTuple):

@@ -42,6 +42,7 @@ LAYERS = (
     "runtime",
     "executor",
     "display",
+    "disks",
     "store",
     "lookout",
     "curves",

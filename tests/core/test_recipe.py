@@ -556,3 +556,12 @@ def test_a_plan_that_fails_carries_the_plugin_s_own_exception(site: Any, write: 
 
 def test_a_plan_is_made_without_starting_anything(write: Any) -> None:
     assert isinstance(make_plan(load_recipe(write(GOOD))), Plan)
+
+
+def test_a_name_too_long_for_any_file_is_refused_as_another_would_be(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="there is no recipe"):
+        find_recipe("x" * 5000)
+    file = tmp_path / "r.toml"
+    file.write_text(RECIPES[0].read_text().replace("model = ", f'model = "{"y" * 5000}" # ', 1))
+    with pytest.raises(RecipeError, match="there is no model"):
+        make_plan(load_recipe(file))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path += [
+    str(TESTS / name) for name in ("core", "plugins", "plugins/cort_trl")
+]  # the small worlds of other tests
 
 Outcome = Literal["survived", "refused", "lost"]
 TABLE = pytest.StashKey[dict[str, Counter[str]]]()
