@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.rule import Rule
 from rich.table import Table
 
@@ -78,12 +80,22 @@ def run(
     if as_json or gpu_gib is not None:
         raise click.UsageError("--json goes with --dry-run or --explain-cache, --gpu-gib with --dry-run")
     display = Display()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a scheduler ends a job
     try:
         report = run_plan(plan, run_dir, from_stage=from_stage, display=display)
     except KeyboardInterrupt:
-        display.note("stopped; what was made so far is kept, and the same command goes on from there")
+        again = go_on_command(recipe, profile, overrides, run_dir)
+        display.note(escape(f"stopped; what was made so far is kept. To go on from there: {again}"))
         raise
     show_report(report, stdout())
+
+
+def go_on_command(recipe: str, profile: str | None, overrides: Sequence[str], run_dir: Path | None) -> str:
+    """Without ``--from``, which would make again what was made since."""
+    options = ["--profile", profile] if profile else []
+    options += [part for override in overrides for part in ("--set", override)]
+    options += ["--run-dir", str(run_dir)] if run_dir else []
+    return shlex.join(["cort", "run", recipe, *options])
 
 
 def show_standings(plan: Plan, run_dir: Path | None, from_stage: str | None, as_json: bool) -> None:

@@ -389,7 +389,7 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and "the same command goes on from there" in err
+    assert process.returncode == 130 and "To go on from there: cort run sums.toml\n" in err
     before = collected.read_text().splitlines()
     (tmp_path / "go").touch()
     again = subprocess.run(
