@@ -162,7 +162,7 @@ def shown(figure: dict[str, Any], scale: float = 1, digits: int = 0, sign: str =
     if figure["mean"] is None:
         return "–"
     low, high = (number(scale * end, digits) for end in figure["ci"])
-    return f"{scale * figure['mean']:{sign},.{digits}f} ({low} to {high})"
+    return f"{scale * figure['mean']:{sign}z,.{digits}f} ({low} to {high})"
 
 
 def _as_markdown(shown: Table) -> None:
