@@ -167,6 +167,15 @@ def architecture(model: str) -> Architecture:
         raise RequestError(f"{path} tells no shape that is known here: {reason}") from error
 
 
+def weights_here(model: str) -> bool:
+    """Whether this machine has the weights of a model: a folder, or a hub id in the hub's cache."""
+    try:
+        folder = _config_file(model).parent
+    except RequestError:
+        return False
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+
+
 def from_config(config: Mapping[str, Any]) -> Architecture:
     """From the content of a ``config.json``. Raises ``ValueError`` for a family that is not known, ``KeyError`` for a key
     that is not there."""

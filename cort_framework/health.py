@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cort_framework.device import memory, processes_left, processors
 from cort_framework.errors import CortError
+from cort_framework.footprint import weights_here
 from cort_framework.forecast import Forecast, Part, StageForecast, forecast
 from cort_framework.guard import blame
 from cort_framework.hookspecs import hookimpl
@@ -115,7 +116,8 @@ class Gpus(HealthCheck):
             return
         if done.returncode:
             said = (done.stdout or done.stderr).strip()
-            yield HealthReport(self.name, "broken", f"nvidia-smi fails: {said}", _DRIVER)
+            state: HealthState = "good" if "No devices were found" in said else "broken"
+            yield HealthReport(self.name, state, f"nvidia-smi: {said}", _DRIVER)
         yield from gpu_lines([line.split(", ") for line in done.stdout.splitlines() if not done.returncode])
 
 
@@ -202,6 +204,7 @@ class Needs(HealthCheck):
             yield HealthReport(
                 "recipe", "good", f"{plan.recipe.name}: tools ({tools}) and task sets are there"
             )
+        yield from _models(plan)
         found = forecast(plan, context.folder)
         yield from _memory(found)
         yield from _disk(found, context.folder)
@@ -210,6 +213,15 @@ class Needs(HealthCheck):
             text, _, fix = reason.partition(": fetch it: ")
             fix = f"fetch it: {fix}" if fix else "nothing need be wrong; watch the first steps"
             yield HealthReport("forecast", "warning", f"not known of {names}: {text}", fix)
+
+
+def _models(plan: Plan) -> Iterator[HealthReport]:
+    for model in dict.fromkeys(stage.model for stage in plan.stages if stage.model is not None):
+        if Path(model).is_dir() and not weights_here(model):
+            yield HealthReport("model", "broken", f"{model} holds no weights", "save_pretrained writes them")
+        elif not weights_here(model):
+            text = f"the weights of {model} are not on this machine: the run fetches them first"
+            yield HealthReport("model", "warning", text, f"hf download {model}")
 
 
 def _tools(plan: Plan) -> Iterator[HealthReport]:

@@ -21,6 +21,7 @@ from cort_framework.footprint import Device
 from cort_framework.health import Needs, existing, gpu_lines, try_folder
 from cort_framework.plan import make_plan
 from cort_framework.registry import Registry
+from cort_framework.settings import LaunchSettings
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -199,6 +200,50 @@ def test_a_gpu_that_others_fill_is_a_warning() -> None:
     assert (free.state, full.state) == ("good", "warning") and "70000 in use" in full.detail
 
 
+def test_a_driver_that_fails_is_broken_and_one_without_a_gpu_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    told = {}
+    for said, code in (
+        ("No devices were found", 6),
+        ("Driver/library version mismatch", 18),
+        ("H100, 9, 0, 570", 0),
+    ):
+        command.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+        command.chmod(0o755)
+        (report,) = health.Gpus().check(HERE)
+        told[code] = (report.name, report.state)
+    assert told == {6: ("gpu", "good"), 18: ("gpu", "broken"), 0: ("gpu 0", "good")}
+
+
+def test_scarce_room_is_said_with_what_makes_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = make_plan(recipe(tmp_path), pupils())
+    plan = replace(plan, stages=[replace(s, launch=LaunchSettings(processes=3)) for s in plan.stages])
+    context = cort.HealthContext(tmp_path, plan)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(health, "processors", lambda: 2.5)
+    monkeypatch.setattr(health, "processes_left", lambda: 100)
+    monkeypatch.setattr(health, "free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(
+        health.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20, "total": 1 << 26})
+    )
+    checks = (health.Processors, health.Limits, health.Memory, health.Folders)
+    told = {report.name: report for check in checks for report in check().check(context)}
+    assert told["processors"].state == "warning" and told["processors"].fix == "export OMP_NUM_THREADS=2"
+    assert told["processes"].state == "warning" and "--pids-limit" in told["processes"].fix
+    assert told["memory"].state == "warning" and told["shared memory"].state == "warning"
+    assert told["folder of runs"].state == "broken"
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert "OMP_NUM_THREADS=64" in list(health.Processors().check(context))[1].detail
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert "trains in 3 processes" in list(health.Processors().check(context))[1].detail
+    monkeypatch.setattr(health, "processors", lambda: 64.0)
+    assert list(health.Processors().check(context))[1].state == "good"
+
+
 # --- a recipe ---------------------------------------------------------------------------------------------------
 def needs(plan: Any, folder: Path) -> dict[str, cort.HealthReport]:
     return {report.name: report for report in Needs().check(cort.HealthContext(folder, plan))}
@@ -208,6 +253,7 @@ def test_what_a_recipe_needs_and_this_machine_lacks_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(recipe(tmp_path), pupils())
+    (tmp_path / "base-3" / "model.safetensors").touch()
     assert {r.state for r in needs(plan, tmp_path).values()} <= {"good", "warning"}
 
     def refuse(self: Any) -> None:
@@ -235,6 +281,18 @@ def test_a_stage_that_does_not_fit_is_broken_and_its_settings_are_named(
     )
     told = needs(plan, tmp_path)
     assert told["stage sft"].state == "broken" and "stage.sft.options." in told["stage sft"].fix
+
+
+def test_a_model_without_weights_is_broken_and_one_that_has_to_be_fetched_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    plan = make_plan(recipe(tmp_path), pupils())  # its model is a folder with a config alone
+    assert needs(plan, tmp_path)["model"].state == "broken"
+    elsewhere = make_plan(recipe(tmp_path, model="somebody/something"), pupils())
+    told = needs(elsewhere, tmp_path)["model"]
+    assert told.state == "warning" and told.fix == "hf download somebody/something"
+    assert "model" not in needs(make_plan(cort.load_recipe("cort_math")), tmp_path)
 
 
 # --- the command ------------------------------------------------------------------------------------------------

@@ -27,6 +27,12 @@ SLACK_S = 5.0
 """A hang has to end; how exactly in time it does is measured where nothing else is at work."""
 
 
+THREADS = (
+    "import os\ntask = '/proc/self/task'\n6 * 7, len(os.listdir(task)) if os.path.isdir(task) else 'some'"
+)
+"""A cell whose answer is known, and how many threads its process has, where the system says so."""
+
+
 def look(plan: Plan | None) -> Iterator[HealthReport]:
     """With the settings of the plan's ``python`` tool, where it has one."""
     tools = plan.tools.values() if plan is not None else ()
@@ -83,11 +89,9 @@ async def _session(config: PythonTool.Config) -> HealthReport:
             await first.call(ToolCall("python", "1"))
         before, begun = _descriptors(), time.monotonic()
         async with session(tool) as one:
-            said = (
-                await one.call(ToolCall("python", "import os\n6 * 7, len(os.listdir('/proc/self/task'))"))
-            ).text
+            said = (await one.call(ToolCall("python", THREADS))).text
             seconds, taken = time.monotonic() - begun, _descriptors() - before
-    answer, _, threads = said.strip("()\n ").partition(", ")
+    answer, _, threads = said.strip("()\n ").replace("'", "").partition(", ")
     if answer != "42":
         return HealthReport(
             "session", "broken", f"a session answers 6 * 7 with {said!r}", "reinstall ipykernel"

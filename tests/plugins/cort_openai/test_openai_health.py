@@ -25,6 +25,17 @@ def test_an_endpoint_is_asked_what_it_serves() -> None:
         assert other.state == "broken" and "serves served-model, not another" in other.detail
 
 
+def test_a_judge_is_asked_too_and_once_for_all_that_share_it() -> None:
+    with running(Server()) as url:
+        chat = {"url": url, "judge": "served-model"}
+        recipe = cort.load_recipe("cort_math")
+        judged = ("judged-delayed-computation", "judged-result-distrust")
+        hints = {**recipe.hints, **{name: {"chat": chat} for name in judged}}
+        plan = cort.make_plan(recipe.model_copy(update={"hints": hints}))
+        (report,) = EndpointCheck().check(cort.HealthContext(Path("runs"), plan))
+    assert report.state == "good" and report.name.startswith("judge of hint-injector judged-")
+
+
 def test_an_endpoint_that_is_not_there_is_broken() -> None:
     report = asked("http://127.0.0.1:1/v1")
     assert report.state == "broken" and "cannot be reached" in report.detail and "server" in report.fix
