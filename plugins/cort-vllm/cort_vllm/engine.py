@@ -112,6 +112,11 @@ class VllmEngine(cort.Engine):
 
         return footprint(self.config, work)
 
+    def read_tokenizer(self, model: str, download: bool = True) -> HuggingFaceTokenizer:
+        from cort_transformers.tokenizer import read_tokenizer
+
+        return read_tokenizer(model, download)
+
     async def open(self, context: cort.OpenContext) -> None:
         """Raises ``RequestError`` where the recipe asks for runs that repeat bit for bit."""
         if context.deterministic:
