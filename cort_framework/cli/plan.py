@@ -39,6 +39,7 @@ def show_plan(plan: Plan, run_dir: Path | None, gpu_gib: float | None, as_json: 
             "device": vars(found.device),
             "tasks": found.tasks,
             "stages": [stage.to_json() for stage in found.stages],
+            "canaries": {s.name: s.canaries.model_dump(mode="json") for s in plan.stages},
             "tokens": [c.to_json() for c in checked],
             "tokens_not_checked": unchecked,
         }
@@ -56,6 +57,10 @@ def _plan(plan: Plan, folder: Path, found: Forecast) -> Iterator[RenderableType]
     yield Text(f"{plan.recipe.name}, seed {plan.recipe.seed}, in {folder}", "bold")
     yield table(("task set", "source", "tasks"), sets, names=2)
     yield table(("stage", "kind", "starts from", "data", "rollouts"), stages, names=5)
+    alike: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        alike.setdefault(_canaries(stage), []).append(stage.name)
+    yield from (Text(f"{', '.join(names)}: {what}", "dim") for what, names in alike.items())
 
 
 def _start(stage: PlannedStage) -> str:
@@ -70,6 +75,16 @@ def _data(stage: PlannedStage) -> str:
         for section in ("tasks", "data", "hints", "filters")
     )
     return "; ".join(part for part in parts if not part.endswith(" "))
+
+
+def _canaries(stage: PlannedStage) -> str:
+    """Those that do more, or less, than to warn."""
+    does = {"off": "is off", "filter": "filters", "stop": "stops the stage"}
+    actions = {name: canary.action for name, canary in stage.canaries}
+    acting = [f"{name} {does[action]}" for name, action in actions.items() if action != "warn"]
+    return ", ".join(
+        [*(f"canary {what}" for what in acting), "all canaries warn" if not acting else "the others warn"]
+    )
 
 
 def _rollouts(stage: PlannedStage) -> str:

@@ -221,7 +221,8 @@ def test_from_runs_a_stage_and_those_after_it_again(folder, capsys):
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(folder, capsys):
-    assert main(["run", "sums.toml", "--dry-run"]) == 0
+    overrides = ["canaries.tool_use.action=stop", "stage.tune.canaries.loss.action=warn"]
+    assert main(["run", "sums.toml", "--dry-run", *(f"--set={o}" for o in overrides)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"easy +sums .* 6\b", out)
     assert re.search(r"collect +synthesize .*tasks easy; hints start; filters right", out)
@@ -236,6 +237,7 @@ def test_a_dry_run_as_json_is_for_programs_and_can_be_for_another_device(folder,
     assert plan["device"]["bytes"] == 80 << 30 and plan["tasks"] == {"easy": 6, "hard": 3}
     base = plan["stages"][0]
     assert (base["stage"], base["trajectories_at_most"], base["tokens_made_at_most"]) == ("base", 9, 2700)
+    assert plan["canaries"]["tuned"]["truncation"] == {"action": "warn", "most": 0.5, "rise": 0.2}
     assert base["memory"] is None and base["fits"] is None and base["unknown"]
     assert main(["run", "sums.toml", "--json"]) == 2
     assert "goes with --dry-run" in capsys.readouterr().err

@@ -91,6 +91,7 @@ def signs(folder: Path) -> list[str]:
 QUIET = {"logprob_gap": {"action": "off"}, "entropy": {"action": "off"}}
 
 
+@pytest.mark.slow
 def test_a_training_whose_model_ceases_to_call_the_tool_is_stopped_and_goes_on_when_it_is_told_to(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
