@@ -224,6 +224,8 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(folder, capsys):
     overrides = ["canaries.tool_use.action=stop", "stage.tune.canaries.loss.action=warn"]
     assert main(["run", "sums.toml", "--dry-run", *(f"--set={o}" for o in overrides)]) == 0
     out = capsys.readouterr().out
+    assert "tune: canary tool_use stops the stage, the others warn" in out
+    assert "base, collect, tuned: canary tool_use stops the stage, canary loss stops the stage" in out
     assert re.search(r"easy +sums .* 6\b", out)
     assert re.search(r"collect +synthesize .*tasks easy; hints start; filters right", out)
     assert re.search(r"tuned +evaluate +stage tune", out)
