@@ -263,7 +263,8 @@ class Reporter(Protocol):
         """A context manager whose value has ``advance(n=1, **fields)``; ``fields`` are shown beside the rate."""
 
     def metrics(self, **values: float | int | str) -> None:
-        """One line of ``metrics.jsonl``, with the stage's name and the time added."""
+        """One line of ``metrics.jsonl``, with the stage's name and the time added. The canaries see it: ``loss``, ``grad_norm``
+        and, in RL, ``entropy`` and ``logprob_gap_mean``. Raises ``StageFailed`` where one of them stops the stage; let it."""
 
     def note(self, text: str) -> None:
         """One line for the person."""
