@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import reprlib
 import time
 from collections.abc import (
     AsyncIterator,
@@ -18,6 +19,7 @@ from collections.abc import (
 from dataclasses import dataclass, field
 
 from cort_framework.cassette import Cassette, Taped
+from cort_framework.guard import blame
 from cort_framework.interfaces import Executor, HintInjector, RewardFunction, RolloutRequest, Tool
 from cort_framework.recipe import RolloutSettings
 from cort_framework.registry import Resolved
@@ -99,11 +101,21 @@ class LocalExecutor(Executor):
         return runtime.stream(lines, job.settings.batch_timeout_s + WIND_UP_S, what)
 
 
-@contextlib.contextmanager
-def ending(lines: Iterator[list[Trajectory]]) -> Iterator[Iterator[list[Trajectory]]]:
-    """What an executor's ``map`` gives; once the block is left, nothing of it is under way any more."""
+def lines_of(
+    executor: Executor, job: RolloutJob, runtime: Runtime
+) -> Generator[list[Trajectory], None, None]:
+    """What an executor's ``map`` gives, with its faults attributed. Once this is closed, nothing is under way any more."""
+    with blame("executor", executor):
+        lines = iter(executor.map(job, runtime))
     try:
-        yield lines
+        while True:
+            with blame("executor", executor):
+                line = next(lines, None)
+                if line is not None and not (line and isinstance(line[-1], Trajectory)):
+                    raise TypeError(f"it has to give lines of descent, not {reprlib.repr(line)}")
+            if line is None:
+                return
+            yield line
     finally:
         if isinstance(lines, Generator):
             lines.close()

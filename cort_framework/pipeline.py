@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from itertools import islice
@@ -23,7 +23,7 @@ from cort_framework.curves import write_curves
 from cort_framework.disks import writable
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
-from cort_framework.executor import RolloutJob, ending
+from cort_framework.executor import RolloutJob, lines_of
 from cort_framework.guard import blame, checked
 from cort_framework.inputs import TaskSets, content_digest, digest
 from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage, StageResult
@@ -91,16 +91,16 @@ class Run:
         """The same for all stages of a kind, so that systems that are compared meet the same noise."""
         return derive_seed(self.plan.recipe.seed, self.stage.stage.cls.name)
 
-    # --- inputs -----------------------------------------------------------------------------------------------
-    def tasks(self, name: str) -> list[Task]:
-        """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
-        return self.sets[name]
     @cached_property
     def lookout(self) -> Lookout:
         """What is shown all that the stage collects."""
         can_call = bool(self.stage.uses.get("tools")) and self.stage.rollout.max_tool_calls > 0
         return Lookout(self.stage.canaries, self.reporter, can_call)
 
+    # --- inputs -----------------------------------------------------------------------------------------------
+    def tasks(self, name: str) -> list[Task]:
+        """The tasks of a set of the recipe. Raises ``TaskError`` for an empty set or an id that stands twice."""
+        return self.sets[name]
 
     def kept(self, stages: Sequence[str]) -> Trajectories:
         """The final trajectories of earlier stages that all filters kept; they stay on disk."""
@@ -144,9 +144,9 @@ class Run:
             allow_rewind=allow_rewind,
         )
 
-    def rollouts(self, job: RolloutJob) -> Iterator[list[Trajectory]]:
-        """Lines of descent as they finish."""
-        return self.runtime.plugin(self.stage.executor, Executor).map(job, self.runtime)
+    def rollouts(self, job: RolloutJob) -> Generator[list[Trajectory], None, None]:
+        """Lines of descent as they finish. Close it where not all of them are wanted."""
+        return lines_of(self.runtime.plugin(self.stage.executor, Executor), job, self.runtime)
 
     @contextmanager
     def log(self, name: str = "trajectories.jsonl", remember: bool = True) -> Iterator[TrajectoryLog]:
@@ -164,20 +164,20 @@ class Run:
         total = len(log) + sum(r.key not in log for r in missing)
         failed: Counter[str] = Counter()
         if missing:
-            with ending(self.rollouts(replace(job, requests=missing))) as lines:
+            with closing(self.rollouts(replace(job, requests=missing))) as lines:
                 for line in lines:
                     log.append(line)
+                    self.lookout.collected(line[-1])
                     progress.advance(1)
                     if line[-1].fault is not None:
                         failed[line[-1].fault] += 1
                         self.check_errors(failed, total)
-                    self.lookout.collected(line[-1])
         self.check_errors(log.errors(), len(log))
+        self.lookout.look()
 
     def check_errors(self, errors: Counter[str], total: int) -> None:
         """Raises ``StageFailed`` where more than ``max_error_rate`` of all trajectories, rounded up, have an error that is
         not the model's."""
-        self.lookout.look()
         check_errors(errors, total, self.plan.recipe.max_error_rate)
 
     def judge(self, log: TrajectoryLog, requests: Iterable[RolloutRequest], filters: Sequence[str]) -> None:
@@ -198,11 +198,11 @@ class Run:
                     trajectory.verdicts.clear()
                 groups.append(Group(trajectories[0].task, trajectories))
             failed += self.runtime.call(judge(groups, opened))
+            self.lookout.leave_out([t for group in groups for t in group.trajectories])
             for group in groups:
                 for trajectory in group.trajectories:
                     log.revise(trajectory)
             self.check_errors(failed, total)
-            self.lookout.leave_out([t for group in groups for t in group.trajectories])
 
     # --- training ---------------------------------------------------------------------------------------------
     def train(
@@ -222,11 +222,11 @@ class Run:
             launch=self.stage.launch,
             report_to=tuple(self.plan.recipe.report_to),
             max_error_rate=self.plan.recipe.max_error_rate,
+            canaries=self.stage.canaries,
             trajectories=trajectories,
             tasks=tasks,
             job=job,
             executor=self.stage.executor,
-            canaries=self.stage.canaries,
         )
         if self.stage.launch.several:
             return launch(training, self.runtime, self.reporter)
@@ -274,7 +274,7 @@ def run(
             with watched(Silence(f"checking tool '{tool.name}'", CHECKING_S)), blame("checking", tool):
                 tool.preflight()
         describe(plan, folder)
-        with Runtime(plan.recipe.seed, plan.recipe.deterministic, plan.preload) as runtime:
+        with watched(), Runtime(plan.recipe.seed, plan.recipe.deterministic, plan.preload) as runtime:
             return _run_stages(plan, folder, runtime, sets, display, from_stage)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cort_framework.canaries import Canaries
 from cort_framework.errors import StageFailed
-from cort_framework.executor import RolloutJob, ending
+from cort_framework.executor import RolloutJob, lines_of
 from cort_framework.guard import blame, checked
 from cort_framework.interfaces import Executor, Reporter, RolloutRequest, TrainContext, Trainer
 from cort_framework.lookout import Lookout
@@ -109,7 +109,7 @@ class Rollouts:
     def __call__(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
         made = {}
         failed: Counter[str] = Counter()
-        with ending(self.executor.map(replace(self.job, requests=requests), self.runtime)) as lines:
+        with closing(lines_of(self.executor, replace(self.job, requests=requests), self.runtime)) as lines:
             for line in lines:
                 self.lookout.leave_out(line[-1:], whole=False)
                 self.log.append(line)

@@ -11,13 +11,14 @@ import contextlib
 import ctypes
 import faulthandler
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from cort_framework.device import memory
@@ -65,28 +66,35 @@ class watched(contextlib.AbstractContextManager["watched"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
-        faulthandler.cancel_dump_traceback_later()
         if self._error is not None and isinstance(error, KeyboardInterrupt):
             raise self._error from None
 
     def _watch(self) -> None:
-        while not self._left.wait(TICK_S):
-            with contextlib.suppress(Exception):  # there may be no stderr to print to
-                faulthandler.dump_traceback_later(FROZEN_S, exit=True, file=sys.__stderr__ or 2)
+        while not self._left_within(TICK_S):
             complaint = next((text for check in self._checks if (text := check())), None)
             if complaint is not None:
                 self._error = StageFailed(complaint, HINT)
-                return self._end(self._error)
+                self._end(self._error)
+                break
+        faulthandler.cancel_dump_traceback_later()
 
     def _end(self, error: StageFailed) -> None:
         if not self._of_main:
             return _log.critical("%s", error)
         for _ in range(2):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            if self._left.wait(GRACE_S):
+            if self._left_within(GRACE_S):
                 return
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)
+
+    def _left_within(self, seconds: float) -> bool:
+        for _ in range(math.ceil(seconds / TICK_S)):
+            with contextlib.suppress(Exception):  # there may be no stderr to print to
+                faulthandler.dump_traceback_later(FROZEN_S, exit=True, file=sys.__stderr__ or 2)
+            if self._left.wait(TICK_S):
+                return True
+        return False
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
@@ -186,6 +194,7 @@ class Heart:
         self._beat = threading.Event()
         self._beat.set()
         self._waited = 0.0
+        self._interrupted: FrameType | None = None
         self._patience = LOOP_S
 
     @contextlib.contextmanager
@@ -200,32 +209,45 @@ class Heart:
     def __call__(self) -> str | None:
         if self._beat.is_set():
             self._beat.clear()
-            self._waited = 0.0
+            self._waited, self._interrupted = 0.0, None
             with contextlib.suppress(RuntimeError):  # it is closed
                 self._loop.call_soon_threadsafe(self._beat.set)
             return None
-        before, self._waited = self._waited, self._waited + TICK_S
-        at = culprit(self._thread) if self._waited >= self._patience else None
-        if at and before < self._patience:
-            _raise_in(self._thread, HeldUp)
-        if self._waited < 2 * self._patience:
+        self._waited += TICK_S
+        if self._waited < self._patience:
             return None
-        return f"the event loop has been held up for {self._waited:g} s" + (f": {at}" if at else "")
+        found = _plugin_frame(self._thread)
+        if found is not None and found[0] is not self._interrupted:  # one call after another may hold it up
+            self._interrupted, self._waited = found[0], 0.0
+            _raise_in(self._thread, HeldUp)
+            return None
+        if found is None and self._waited < 2 * self._patience:
+            return None
+        at = culprit(self._thread)
+        return f"the event loop has been held up for {2 * self._patience:g} s" + (f": {at}" if at else "")
 
 
 def culprit(thread: threading.Thread) -> str | None:
     """Which plugin's code a thread is in, and where."""
+    found = _plugin_frame(thread)
+    if found is None:
+        return None
+    frame, owner = found
+    file = Path(frame.f_code.co_filename).name
+    return f"{owner} is at work in {frame.f_code.co_name} ({file}, line {frame.f_lineno})"
+
+
+def _plugin_frame(thread: threading.Thread) -> tuple[FrameType, str] | None:
+    """The innermost frame of a plugin, and its distribution."""
     owners = {
         p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins
     }
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        plugin, code = frame.f_locals.get("self"), frame.f_code
+        plugin = frame.f_locals.get("self")
         owner = owners.get(package) or (plugin.distribution if isinstance(plugin, Plugin) else None)
         if owner is not None and package != "cort_framework":
-            return (
-                f"{owner} is at work in {code.co_name} ({Path(code.co_filename).name}, line {frame.f_lineno})"
-            )
+            return frame, owner
         frame = frame.f_back
     return None
