@@ -186,6 +186,9 @@ class PythonSession:
             if self.kernel is None:
                 self.kernel = await self._acquire()
                 self.fresh = True
+            if self.kernel.exited.done():  # no cell was at work: this one is not to blame
+                how = describe_exit(self.kernel.exited.result())
+                raise InfrastructureError(f"the kernel had ended between two calls ({how})")
             result = await self._run(self.kernel, code)
         except BaseException:
             self.lost = self.lost or (self.kernel is not None and not self.fresh)

@@ -123,6 +123,27 @@ def test_a_closed_session_leaves_neither_kernel_nor_folder_nor_what_the_kernel_s
     assert not root.exists()
 
 
+def test_a_kernel_that_ends_between_two_calls_is_no_fault_of_the_next_one(tmp_path: Path) -> None:
+    async def run() -> ToolResult:
+        async with (
+            opened(tmp_path, spares=0) as tool,
+            tool.session(TASK, trajectory_id="a", seed=0) as session,
+        ):
+            pid = int((await session.call(ToolCall("python", "import os; os.getpid()"))).text)
+            os.kill(pid, signal.SIGKILL)
+            assert session.kernel is not None
+            await asyncio.wait([session.kernel.exited], timeout=20)
+            try:
+                await session.call(ToolCall("python", "1"))
+            except InfrastructureError as error:
+                assert error.message == "the kernel had ended between two calls (SIGKILL)"
+                return await session.call(ToolCall("python", "2"))
+            raise AssertionError("the dead kernel answered")
+
+    result = asyncio.run(asyncio.wait_for(run(), 60))
+    assert (result.outcome, result.text.splitlines()[-1]) == (Outcome.OK, "2")
+
+
 def test_a_template_that_ends_is_an_infrastructure_error_and_the_next_session_has_another(
     tmp_path: Path,
 ) -> None:
