@@ -6,16 +6,18 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from cort_framework.device import find_device, processors
 from cort_framework.errors import RequestError, StageFailed
 from cort_framework.inputs import content_digest, digest
 from cort_framework.interfaces import StageResult
@@ -30,6 +32,17 @@ PARTS = ".parts"
 PARTS_END_S = 90
 """Seconds that they have to see that the first one is gone, and to end."""
 _part: TextIO | None = None
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTHONHASHSEED",
+)
+"""Of the environment, what moves the last bits of a result."""
 
 PATHS = ("checkpoint", "trajectories", "tasks")
 """What a stage may leave in its folder, as fields of its result."""
@@ -184,11 +197,33 @@ def describe(plan: Plan, folder: Path) -> None:
         {
             "python": sys.version.split()[0],
             "platform": platform.platform(),
+            "processor": _processor(),
+            "processors": processors(),
+            "device": vars(find_device()),
+            "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
             "seed": plan.recipe.seed,
             "deterministic": plan.recipe.deterministic,
+            "plugins": _plugins(plan),
             "packages": _packages(),
         },
     )
+
+
+def _plugins(plan: Plan) -> dict[str, str]:
+    """Of each that the plan names, the version; with a hash of the source where that can change under a version."""
+    sections = (plan.tasks, plan.tools, plan.hints, plan.filters, plan.rewards, plan.engines, plan.executors)
+    used = [resolved for section in sections for resolved in section.values()]
+    used += [r for s in plan.stages for r in (s.stage, s.trainer) if r is not None]
+    return dict(sorted((f"{r.distribution}/{r.cls.name}", r.version) for r in used))
+
+
+def _processor() -> str:
+    """Its name: matrices are multiplied otherwise on another one."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @cache

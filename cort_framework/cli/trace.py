@@ -20,6 +20,7 @@ from cort_framework.cli.compare import compare
 from cort_framework.cli.export import FORMATS, export_row
 from cort_framework.cli.options import echo_json, json_option
 from cort_framework.cli.pager import page
+from cort_framework.cli.same import same
 from cort_framework.cli.show import STYLES, coloured, header, legend, number, stdout, table, visible
 from cort_framework.cli.traces import Trace, find_traces
 from cort_framework.errors import CortError, RequestError
@@ -36,6 +37,7 @@ def trace() -> None:
 
 
 trace.add_command(compare)
+trace.add_command(same)
 
 
 def selection(command: Callable[..., Any]) -> Callable[..., Any]:

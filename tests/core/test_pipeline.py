@@ -56,7 +56,11 @@ def test_a_recipe_runs_to_its_results(tmp_path: Path) -> None:
     recipe, plan = (tmp_path / "run" / name for name in ("recipe.toml", "plan.json"))
     assert 'name = "world"' in recipe.read_text()
     assert [s["name"] for s in json.loads(plan.read_text())["stages"]] == list(pupil.STAGES)
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["packages"]["pydantic"]
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["pydantic"] and environment["processor"] and environment["processors"] > 0
+    assert (environment["seed"], environment["deterministic"]) == (0, True)
+    assert {name.rpartition("/")[2] for name in environment["plugins"]} >= {"evaluate", "sft", "answer"}
+    assert all(environment["plugins"].values())
     card = (tmp_path / "run" / "README.md").read_text()
     assert "The last checkpoint is `rl/checkpoint`." in card
     assert "| rl | test | 10 | 1 |" in card and f"base_model: {json.dumps(base(tmp_path))}" in card
