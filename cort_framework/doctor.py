@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 from cort_framework.discovery import CORE, KINDS, Provider
 from cort_framework.errors import CortError, PluginError
@@ -134,18 +135,28 @@ class _Checked:
 
 
 # --- versions ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Package:
+    name: str
+    version: str
+    needs: tuple[Requirement, ...]
+    """Without extras: who wants those says so itself, and then names what they add."""
+
+
 class Packages:
     """What is installed, as far as its metadata says. Of two of one name, the first on the path is what is imported."""
 
-    def __init__(self, found: Iterable[Distribution] | None = None) -> None:
-        self._by_name: dict[str, Distribution] = {}
+    def __init__(self) -> None:
+        self._by_name: dict[str, _Package] = {}
         self._twice: dict[str, str] = {}
-        for distribution in distributions() if found is None else found:
-            if distribution.metadata["Name"] is None:  # one that was left behind half removed has none
+        for distribution in distributions():
+            metadata = distribution.metadata  # read once: reading it is what takes the time
+            name, version = metadata["Name"], metadata["Version"]
+            if name is None or version is None:  # it was left behind half removed
                 continue
-            name = canonicalize_name(distribution.metadata["Name"])
-            if self._by_name.setdefault(name, distribution).version != distribution.version:
-                self._twice[name] = distribution.version
+            package = _Package(name, version, tuple(_needs(metadata.get_all("Requires-Dist"))))
+            if self._by_name.setdefault(canonicalize_name(name), package).version != package.version:
+                self._twice[canonicalize_name(name)] = package.version
 
     def behind(self, names: Iterable[str]) -> set[str]:
         """These distributions and all that they require, however far."""
@@ -154,7 +165,8 @@ class Packages:
         while waiting:
             if (name := waiting.pop()) not in found:
                 found.add(name)
-                waiting += [canonicalize_name(needed.name) for needed in self._needs(name)]
+                needs = self._by_name[name].needs if name in self._by_name else ()
+                waiting += [canonicalize_name(needed.name) for needed in needs]
         return found
 
     def disagreements(self, names: set[str], optional: Mapping[str, str] = {}) -> Iterator[Finding]:
@@ -164,25 +176,25 @@ class Packages:
         behind, quiet = self.behind(names), True
         beside = self.behind(optional) - behind
         owners: Mapping[str, set[str]] = {name: self.behind([name]) for name in names}
-        for name, distribution in self._by_name.items():
-            for needed in self._needs(name):
+        for name, package in self._by_name.items():
+            for needed in package.needs:
                 wrong = self._unmet(needed)
                 target = canonicalize_name(needed.name)
                 there = target in self._by_name and target in behind | beside
                 if wrong is None or not (name in behind | beside or there):
                     continue
                 quiet = False
-                title = f"{distribution.metadata['Name']} {distribution.version}"
+                title = f"{package.name} {package.version}"
                 text = f"needs {needed.name}{needed.specifier}, but {wrong}"
                 fix = f'pip install "{needed.name}{needed.specifier}"'
                 if name in behind:
                     owner = min((o for o in names if name in owners[o]), key=lambda o: len(owners[o]))
                     yield Finding(owner, HealthReport(title, "broken", text, fix))
                 elif name in beside:
-                    owner = next(o for package, o in optional.items() if name in self.behind([package]))
+                    owner = next(o for wanted, o in optional.items() if name in self.behind([wanted]))
                     yield Finding(owner, HealthReport(title, "warning", text, fix))
                 else:
-                    fix = f"pip install -U {distribution.metadata['Name']}, or pip uninstall it"
+                    fix = f"pip install -U {package.name}, or pip uninstall it"
                     yield Finding(CORE, HealthReport(title, "warning", text, fix))
         for name in sorted((behind | beside) & set(self._twice)):
             quiet = False
@@ -196,17 +208,16 @@ class Packages:
         found = self._by_name.get(canonicalize_name(needed.name))
         if found is None:
             return "it is not installed"
-        if needed.url is None and not needed.specifier.contains(found.version, prereleases=True):
-            return f"{found.version} is installed"
-        return None
+        try:
+            agrees = needed.url is not None or needed.specifier.contains(found.version, prereleases=True)
+        except InvalidVersion:
+            agrees = False
+        return None if agrees else f"{found.version} is installed"
 
-    def _needs(self, name: str) -> Iterator[Requirement]:
-        """Without extras: who wants those says so itself, and then names what they add."""
-        found = self._by_name.get(name)
-        for text in (found.requires if found is not None else None) or ():
-            try:
-                needed = Requirement(text)
-            except InvalidRequirement:
-                continue
+
+def _needs(texts: Iterable[str] | None) -> Iterator[Requirement]:
+    for text in texts or ():
+        with suppress(InvalidRequirement):
+            needed = Requirement(text)
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                 yield needed

@@ -134,6 +134,15 @@ def test_what_only_a_class_requires_is_looked_at_too_and_is_a_warning(site: Site
     assert reports["far-one 1.0"].fix == 'pip install "not-there"'
 
 
+def test_damaged_metadata_is_no_fault_of_the_doctor(site: Site) -> None:
+    site.write("cort-near", "", requires=("odd-one>=1", "no version; at all"))
+    site.write("odd-one", "", version="today", entry="odd")
+    (site.folder / "gone-1.0.dist-info").mkdir()
+    (site.folder / "gone-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
+    told = disagreements({"cort-near"})
+    assert told["cort-near 1.0"].detail == "needs odd-one>=1, but today is installed"
+
+
 def test_two_versions_of_one_package_are_a_warning(site: Site) -> None:
     site.write("cort-near", "", requires=("click>=8",))
     site.write("click", "", version="99.0", entry="nothing")
