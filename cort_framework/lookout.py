@@ -105,10 +105,15 @@ class Lookout:
     """
 
     def __init__(
-        self, canaries: Canaries, reporter: Reporter, can_call: bool = True, state: Path | None = None
+        self,
+        stage: str,
+        canaries: Canaries,
+        reporter: Reporter,
+        can_call: bool = True,
+        state: Path | None = None,
     ) -> None:
-        """``can_call``: the trajectories have tools."""
-        self.canaries, self._reporter, self._can_call = canaries, reporter, can_call
+        """``stage``: its name. ``can_call``: the trajectories have tools."""
+        self.stage, self.canaries, self._reporter, self._can_call = stage, canaries, reporter, can_call
         self._path, self.state = state, State.read(state)
         self._collected = Count()
         self._looked = 0.0
@@ -247,7 +252,7 @@ class Lookout:
                 stop = stop or StageFailed(
                     f"canary {sign.canary}: {sign.text}",
                     f"`cort trace view` shows the trajectories. What was made is kept; to go on as it is: "
-                    f"--set canaries.{sign.canary}.action=warn",
+                    f"--set stage.{self.stage}.canaries.{sign.canary}.action=warn",
                 )
             elif sign.canary not in self.state.shown:
                 self.state.shown.append(sign.canary)

@@ -94,7 +94,7 @@ def test_each_sign_is_told_once_to_the_person_and_each_time_in_the_metrics(
     sign: str, made: Sequence[Trajectory]
 ) -> None:
     told = Told()
-    lookout = Lookout(canaries(same_code={"action": "off"}), told)
+    lookout = Lookout("rl", canaries(same_code={"action": "off"}), told)
     for one in batch(*made, times=2 * LOOK_EVERY):
         lookout.collected(one)
     lookout.look()
@@ -105,10 +105,10 @@ def test_each_sign_is_told_once_to_the_person_and_each_time_in_the_metrics(
 
 def test_a_good_collection_and_a_small_one_are_silent() -> None:
     told = Told()
-    lookout = Lookout(Canaries(), told)
+    lookout = Lookout("rl", Canaries(), told)
     for number in range(3 * LOOK_EVERY):
         lookout.collected(trajectory(f"t{number // 2}", f"print({number})"))
-    few = Lookout(Canaries(), told)
+    few = Lookout("rl", Canaries(), told)
     for one in batch(trajectory(code=None), times=FEWEST - 1):
         few.collected(one)
     for each in (lookout, few):
@@ -118,7 +118,7 @@ def test_a_good_collection_and_a_small_one_are_silent() -> None:
 
 def test_what_has_no_tools_need_not_use_them() -> None:
     told = Told()
-    lookout = Lookout(Canaries(), told, can_call=False)
+    lookout = Lookout("rl", Canaries(), told, can_call=False)
     for one in batch(trajectory(code=None)):
         lookout.collected(one)
     lookout.look()
@@ -128,7 +128,7 @@ def test_what_has_no_tools_need_not_use_them() -> None:
 def test_the_same_code_in_every_group_is_a_sign_and_in_one_group_of_two_is_none() -> None:
     for different in (False, True):
         told = Told()
-        lookout = Lookout(Canaries(), told)
+        lookout = Lookout("rl", Canaries(), told)
         for number in range(16):
             lookout.collected(trajectory(f"t{number}", "print( 4)"))
             lookout.collected(
@@ -183,7 +183,7 @@ def some(share: float, **fields: Any) -> list[Trajectory]:
 
 def test_tool_use_that_falls_to_less_than_half_of_what_it_was_is_a_sign(tmp_path: Path) -> None:
     told = Told()
-    lookout = Lookout(Canaries(), told, state=tmp_path / "canaries.json")
+    lookout = Lookout("rl", Canaries(), told, state=tmp_path / "canaries.json")
     for step, share in enumerate([0.8] * 6 + [0.3] * 4):
         lookout.batch(some(share))
         assert bool(told.signs) == (step == 9), step
@@ -192,7 +192,7 @@ def test_tool_use_that_falls_to_less_than_half_of_what_it_was_is_a_sign(tmp_path
 
 def test_truncation_that_rises_is_a_sign_long_before_it_is_half(tmp_path: Path) -> None:
     told = Told()
-    lookout = Lookout(Canaries(), told, state=tmp_path / "canaries.json")
+    lookout = Lookout("rl", Canaries(), told, state=tmp_path / "canaries.json")
     for cut in [1] * 4 + [6] * 4:
         lookout.batch([trajectory(f"t{n}", f"{n}", stop="length" if n < cut else "eos") for n in range(20)])
     assert set(told.signs) == {"truncation"} and told.lines[-1]["value"] == 0.3
@@ -201,7 +201,7 @@ def test_truncation_that_rises_is_a_sign_long_before_it_is_half(tmp_path: Path) 
 def test_a_stage_that_goes_on_knows_how_it_began_and_what_was_said(tmp_path: Path) -> None:
     told = Told()
     for share in [0.8] * WINDOW + [0.3] * (WINDOW + 1):
-        lookout = Lookout(Canaries(), told, state=tmp_path / "canaries.json")
+        lookout = Lookout("rl", Canaries(), told, state=tmp_path / "canaries.json")
         lookout.batch(some(share))
         lookout.metrics({"entropy": share})
     assert told.signs == ["tool_use"] * 2 and len(told.notes) == 1
@@ -211,14 +211,14 @@ def test_a_state_that_is_damaged_is_as_none(tmp_path: Path) -> None:
     state = tmp_path / "canaries.json"
     for text in ("", "[]", '{"batches": {"first": 3}}', "{", "\x00"):
         state.write_text(text)
-        lookout = Lookout(Canaries(), Told(), state=state)
+        lookout = Lookout("rl", Canaries(), Told(), state=state)
         assert not lookout.state.batches.batches and reward_trend(state) is None
 
 
 def test_the_entropy_of_a_policy_that_collapses_is_a_sign_and_that_of_sft_is_none(tmp_path: Path) -> None:
     for state in (tmp_path / "canaries.json", None):
         told = Told()
-        lookout = Lookout(Canaries(), told, state=state)
+        lookout = Lookout("rl", Canaries(), told, state=state)
         for entropy in [0.5] * WINDOW + [0.04] * WINDOW:
             lookout.metrics({"entropy": entropy, "loss": 0.1})
         assert told.signs == (["entropy"] if state else [])
@@ -226,7 +226,7 @@ def test_the_entropy_of_a_policy_that_collapses_is_a_sign_and_that_of_sft_is_non
 
 def test_a_gap_between_log_probs_is_a_sign() -> None:
     told = Told()
-    lookout = Lookout(Canaries(), told)
+    lookout = Lookout("rl", Canaries(), told)
     lookout.metrics({"logprob_gap_mean": 0.01, "logprob_gap": 0.9})
     lookout.metrics({"logprob_gap_mean": 0.2})
     assert told.signs == ["logprob_gap"] and told.lines[0]["value"] == 0.2
@@ -236,25 +236,25 @@ def test_a_gap_between_log_probs_is_a_sign() -> None:
 def test_a_loss_that_is_no_number_stops_the_stage_unless_the_recipe_says_otherwise(values: Any) -> None:
     told = Told()
     with pytest.raises(StageFailed, match=r"canary loss: (loss is nan|grad_norm is inf) at step 7") as caught:
-        Lookout(Canaries(), told).metrics({"step": 7, **values})
-    assert "--set canaries.loss.action=warn" in (caught.value.hint or "")
+        Lookout("rl", Canaries(), told).metrics({"step": 7, **values})
+    assert "--set stage.rl.canaries.loss.action=warn" in (caught.value.hint or "")
     assert told.signs == ["loss"] and not told.notes
-    Lookout(canaries(loss={"action": "warn"}), told).metrics(values)
+    Lookout("rl", canaries(loss={"action": "warn"}), told).metrics(values)
     assert len(told.notes) == 1
-    Lookout(canaries(loss={"action": "off"}), told).metrics(values)
+    Lookout("rl", canaries(loss={"action": "off"}), told).metrics(values)
     assert told.signs == ["loss"] * 2
 
 
 def test_metrics_that_are_no_numbers_are_passed_on_and_looked_at_no_further() -> None:
     told = Told()
-    Lookout(Canaries(), told).reporting().metrics(loss="unknown", entropy="?", step=1)
+    Lookout("rl", Canaries(), told).reporting().metrics(loss="unknown", entropy="?", step=1)
     assert told.lines == [{"loss": "unknown", "entropy": "?", "step": 1}]
 
 
 # --- actions ----------------------------------------------------------------------------------------------------
 def test_stop_ends_the_stage_and_every_sign_of_that_look_is_written_first() -> None:
     told = Told()
-    lookout = Lookout(canaries(tool_use={"action": "stop"}, truncation={"most": 0.1}), told)
+    lookout = Lookout("rl", canaries(tool_use={"action": "stop"}, truncation={"most": 0.1}), told)
     for one in batch(trajectory(code=None, stop="length")):
         lookout.collected(one)
     with pytest.raises(StageFailed, match=r"canary tool_use: 0\.0% of 32 trajectories called a tool"):
@@ -266,15 +266,15 @@ def test_filter_gives_what_shows_a_sign_one_verdict_and_leaves_the_rest_alone() 
     acting = canaries(tool_use={"action": "filter"}, truncation={"action": "filter"})
     made = [trajectory("a"), trajectory("a", code=None, stop="length"), trajectory("b", stop="length")]
     for _ in range(2):
-        Lookout(acting, Told()).leave_out(made)
+        Lookout("rl", acting, Told()).leave_out(made)
     assert [[v.filter for v in t.verdicts] for t in made] == [[], ["canary tool_use"], ["canary truncation"]]
     assert [t.kept for t in made] == [True, False, False]
     untouched = trajectory(code=None)
-    assert not Lookout(Canaries(), Told()).leave_out([untouched]) and untouched.kept
+    assert not Lookout("rl", Canaries(), Told()).leave_out([untouched]) and untouched.kept
 
 
 def test_a_group_that_ran_the_same_code_is_left_out_as_a_whole() -> None:
-    lookout = Lookout(canaries(same_code={"action": "filter"}), Told())
+    lookout = Lookout("rl", canaries(same_code={"action": "filter"}), Told())
     made = [trajectory("a"), trajectory("a"), trajectory("b"), trajectory("b", "print(5)"), trajectory("c")]
     assert not lookout.leave_out(made, whole=False)
     assert lookout.leave_out(made) == made[:2]

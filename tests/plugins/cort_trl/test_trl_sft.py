@@ -116,7 +116,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
 def test_a_loss_that_is_no_number_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     config = SupervisedTrainer.Config(max_steps=20, batch_size=2, learning_rate=1e30, schedule="constant")
-    reporter = Lookout(Canaries(), Recorder()).reporting()
+    reporter = Lookout("rl", Canaries(), Recorder()).reporting()
     with pytest.raises(cort.CortError, match=r"is (nan|inf) at step"):
         SupervisedTrainer(config).train(
             context(tmp_path, tiny_checkpoint, reporter, trajectories=random_trajectories(2))
