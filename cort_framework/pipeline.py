@@ -95,7 +95,7 @@ class Run:
     def lookout(self) -> Lookout:
         """What is shown all that the stage collects."""
         can_call = bool(self.stage.uses.get("tools")) and self.stage.rollout.max_tool_calls > 0
-        return Lookout(self.stage.canaries, self.reporter, can_call)
+        return Lookout(self.stage.name, self.stage.canaries, self.reporter, can_call)
 
     # --- inputs -----------------------------------------------------------------------------------------------
     def tasks(self, name: str) -> list[Task]:

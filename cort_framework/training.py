@@ -57,7 +57,9 @@ class Training:
         trainer: Trainer = runtime.plugin(self.trainer, Trainer)
         state = (self.folder / log_name.replace("trajectories", "canaries")).with_suffix(".json")
         can_call = self.job is not None and bool(self.job.tools) and self.settings.max_tool_calls > 0
-        lookout = Lookout(self.canaries, reporter, can_call, None if self.job is None else state)
+        lookout = Lookout(
+            self.folder.name, self.canaries, reporter, can_call, None if self.job is None else state
+        )
         context = TrainContext(
             folder=self.folder,
             model=self.model,
