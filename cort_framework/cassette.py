@@ -41,7 +41,7 @@ class Cassette(Plugin):
                 self._rows.execute("SELECT result FROM calls LIMIT 1")
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = sqlite3.connect(path, isolation_level=None)
+            self._rows = sqlite3.connect(path, timeout=30, isolation_level=None)
             # without waiting for the disk at every call: a process that is killed loses nothing of it
             self._rows.execute("PRAGMA synchronous = OFF")
             self._rows.execute(

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -253,7 +253,9 @@ class Trajectory:
         data["task"] = _made(Task, data["task"])
         data["turns"] = [_turn(t) for t in data["turns"]]
         data["rewards"] = {name: _made(Reward, r) for name, r in data["rewards"].items()}
-        data["verdicts"] = [_made(Verdict, {**v, "span": _span(v["span"])}) for v in data["verdicts"]]
+        data["verdicts"] = [
+            _made(Verdict, {**v, "span": v["span"] and _span(v["span"])}) for v in data["verdicts"]
+        ]
         new = _made(cls, data)
         if new.stop_reason not in _STOP_REASONS:
             raise ValueError(f"stop_reason is {new.stop_reason!r:.60}")
@@ -281,14 +283,13 @@ def _turn(data: dict[str, Any]) -> Turn:
     turn.__post_init__()
     if turn.author not in _AUTHORS:
         raise ValueError(f"author is {turn.author!r:.60}")
-    if type(sum(turn.ids)) is not int or type(sum(turn.logprobs or ())) not in (int, float):
-        raise TypeError("its ids or log-probs are no numbers")  # a sum is the quickest look at all of them
+    # a sum is the quickest look at all of them
+    if type(sum(turn.ids)) is not int or (logprobs and type(sum(logprobs)) not in (int, float)):
+        raise TypeError("its ids or log-probs are no numbers")
     return turn
 
 
-def _span(value: Any) -> tuple[int, int] | None:
-    if not value:
-        return None
+def _span(value: Any) -> tuple[int, int]:
     start, end = value
     if type(start) is not int or type(end) is not int:
         raise TypeError(f"span is {value!r:.60}")
@@ -296,24 +297,37 @@ def _span(value: Any) -> tuple[int, int] | None:
 
 
 def _made(cls: type[T], data: dict[str, Any]) -> T:
-    """``cls(**data)``, each value of a type that its field takes; where no field is missing, without the ``__init__`` of a
-    frozen dataclass, which takes as long as the parsing of a small trajectory does."""
-    kind: Any = cls
-    kinds = _kinds(kind)
-    for name, value in data.items():
-        if name in kinds and type(value) not in kinds[name]:
-            raise TypeError(f"{name} is {value!r:.60}")
-    if data.keys() != cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
-        return cls(**data)
+    """``cls(**data)``, each value of a type that its field takes. Where all fields are there in their order and of types that
+    were good before, without the ``__init__`` of a frozen dataclass, which takes as long as parsing a small trajectory."""
+    shape = _shape(cls)  # type: ignore[arg-type]
+    types = tuple(map(type, data.values()))
+    whole = tuple(data) == shape.names
+    if not whole or types not in shape.good:
+        for name, kind in zip(data, types, strict=True):
+            if kind not in shape.kinds.get(name, (kind,)):
+                raise TypeError(f"{name} is {data[name]!r:.60}")
+        if not whole:
+            return cls(**data)
+        shape.good.add(types)
     new = object.__new__(cls)
     new.__dict__.update(data)
     return new
 
 
+class _Shape(NamedTuple):
+    """Of a dataclass that is read from JSON."""
+
+    names: tuple[str, ...]
+    kinds: Mapping[str, frozenset[type]]
+    """The types that a value may have, by field."""
+    good: set[tuple[type, ...]]
+    """Those that all values together had."""
+
+
 @cache
-def _kinds(cls: type[Any]) -> dict[str, frozenset[Any]]:
-    """The types that a value read from JSON may have, by field."""
-    return {name: frozenset(_types(hint)) for name, hint in get_type_hints(cls).items()}
+def _shape(cls: type[Any]) -> _Shape:
+    kinds = {name: frozenset(_types(hint)) for name, hint in get_type_hints(cls).items()}
+    return _Shape(tuple(kinds), kinds, set())
 
 
 def _types(hint: Any) -> Iterator[type]:

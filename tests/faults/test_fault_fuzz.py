@@ -33,7 +33,7 @@ from cort_framework.store import Trajectories, TrajectoryLog
 from cort_framework.tables import to_toml
 from cort_framework.testing import sample_trajectories
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FIRST = int(os.environ.get("CORT_FUZZ_SEED", "0"))
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
