@@ -21,6 +21,7 @@ from cort_framework import (
 from cort_framework.canaries import Canaries, Count, only_printed, programs
 from cort_framework.errors import StageFailed
 from cort_framework.lookout import FEWEST, LOOK_EVERY, WINDOW, Lookout, reward_trend
+from cort_framework.recipe import load_recipe
 from cort_framework.settings import Recipe, validated
 
 
@@ -293,3 +294,18 @@ def test_what_has_no_trajectory_to_leave_out_cannot_filter() -> None:
                 canaries(**table)
         else:
             assert canaries(**table).sieves == (name,)
+
+
+def test_a_recipe_keeps_its_canaries_through_toml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        'schema = 1\nname = "x"\ncanaries.loss.action = "warn"\n[[stage]]\nname = "a"\nkind = "rl"\ntasks = "t"\n'
+        'canaries.truncation = { action = "filter", most = 0.25 }\n[tasks.t]\nsource = "tiny"\n'
+        '[profile.strict.canaries.tool_use]\naction = "stop"\n'
+    )
+    loaded = load_recipe(path, "strict", ["canaries.entropy.least=0.1"])
+    assert loaded.canaries == canaries(
+        loss={"action": "warn"}, tool_use={"action": "stop"}, entropy={"least": 0.1}
+    )
+    path.write_text(loaded.to_toml())
+    assert load_recipe(path) == loaded and loaded.stage[0].canaries["truncation"]["most"] == 0.25
