@@ -309,7 +309,8 @@ def _run_stages(
             reporter = StageReporter(display, folder / METRICS, stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()
-            limit = stage.launch.timeout_s + stage.rollout.trajectory_timeout_s
+            processes = plan.recipe.launch if stage.trainer is None else stage.launch
+            limit = processes.timeout_s + stage.rollout.trajectory_timeout_s
             silence = Silence(f"stage '{stage.name}'", limit, partial(changes, stage_folder, reporter.path))
             with watched(silence, runtime.heart, OutOfMemory()), blame("stage", kind):
                 given = kind.run(Run(plan, stage, stage_folder, model, runtime, reporter, sets, records))

@@ -60,7 +60,7 @@ class RolloutSettings(PluginConfig):
     trajectory_timeout_s: Seconds = 600
     """One trajectory."""
     batch_timeout_s: Seconds = 3600
-    """All trajectories of one request."""
+    """All trajectories of one request. What is not done by then has failed, and the others go on to be used."""
     max_output_characters: int = Field(800, ge=2)
     """A longer tool output keeps its first and last half of this."""
     cassette: str | None = None
@@ -209,7 +209,8 @@ class Recipe(PluginConfig):
     report_to: list[str] = []
     """Accelerate trackers: ``tensorboard``, ``wandb``, ``trackio``."""
     max_error_rate: float = Field(0.05, ge=0, le=1)
-    """A stage fails where the machinery broke more than this share of its trajectories."""
+    """A stage stops as soon as more than this share of its trajectories, rounded up, has failed by another's fault than the
+    model's: the machinery, a deadline, a plugin that raises or gives nonsense. What was made is kept."""
     prompts: dict[str, str] = PROMPTS
     """Templates of the user's turn, with ``{problem}`` in them and, for native calls, ``{tools}``; ``tool`` and ``natural``
     are always there."""

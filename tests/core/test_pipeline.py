@@ -309,6 +309,30 @@ def test_more_errors_than_the_budget_fail_the_stage_and_are_tried_again(
     assert all(t.usable for t in read_trajectories(tmp_path / "run/rft/trajectories.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("cls", "method", "who"),
+    [
+        (pupil.Answer, "score", "reward 'answer'"),
+        (pupil.Right, "judge", "filter 'right'"),
+        (pupil.Okay, "inject", "hint injector 'okay'"),
+    ],
+)
+def test_a_plugin_that_fails_on_too_many_stops_the_stage_early_and_is_named(
+    cls: Any, method: str, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, trajectory: Any) -> Any:
+        raise OSError("no such table")
+
+    stage = {"rft__samples": 20, "rft__hints": ["okay"]}
+    complaint = rf"of 160 .* failed, .*{who} \(from pupil\) raised OSError: no such table"
+    with monkeypatch.context() as patched, pytest.raises(StageFailed, match=complaint):
+        patched.setattr(cls, method, fail)
+        go(tmp_path, "rft", **stage)
+    if method != "judge":  # which comes when all of them are there
+        assert len(list(read_trajectories(tmp_path / "run/rft/trajectories.jsonl"))) < 120
+    assert go(tmp_path, "rft", **stage).stages[0].result.summary["tried"] == 160
+
+
 def test_errors_within_the_budget_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pupil, "break_at", "0+0")
     report = go(tmp_path, "before", "rft", max_error_rate=0.1, before__tasks=["train"])

@@ -16,7 +16,16 @@ from typing import Any
 
 import pytest
 
+from cort_framework import RewardFunction
+from cort_framework.registry import Resolved
+from cort_framework.runtime import Runtime
+from cort_framework.scoring import score
 from cort_framework.store import read_trajectories
+from cort_math.rewards import AnswerReward
+
+sys.path.append(str(Path(__file__).parents[1] / "plugins/cort_math"))  # answers that a model may well write
+from math_samples import answered
+from test_math_rewards import RUNAWAYS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SABOTEURS = Path(__file__).with_name("saboteurs.py")
@@ -128,8 +137,8 @@ def several(
             return "lost", f"{' '.join(what)}: {error}"
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for (hook, how, _), (outcome, failure) in zip(attempts, pool.map(attempt, attempts), strict=True):
-            tried(f"hook {hook}: {how}" if len(attempts) == 1 else f"hook {hook}", outcome)
+        for (hook, _, _), (outcome, failure) in zip(attempts, pool.map(attempt, attempts), strict=True):
+            tried(f"hook {hook}", outcome)
             failures += [failure] if failure else []
     assert not failures, "\n\n".join(failures)
 
@@ -207,3 +216,16 @@ def test_a_plugin_that_does_not_close_spoils_nothing(
         return "survived"
 
     several(tmp_path, tried, [("close", how, "all") for how in ("raise", "wait", "loop")], check)
+
+
+def test_no_answer_that_a_model_writes_can_hang_the_grader(tried: Callable[..., None]) -> None:
+    reward = Resolved("reward", "answer", AnswerReward, AnswerReward.Config(timeout_s=0.5), "cort-math", "1")
+    with Runtime() as runtime:
+        opened = runtime.plugin(reward, RewardFunction)
+        for text in RUNAWAYS:
+            wild, tame = answered(f"\\boxed{{{text}}}", "\\sqrt{2}"), answered("\\boxed{2/4}", "\\frac{1}{2}")
+            for trajectory in (wild, tame):
+                runtime.call(score(trajectory, {"answer": (opened, 1.0)}), 60)
+            assert wild.reward == 0 and tame.reward == 1
+            assert wild.fault is None or "reward 'answer' (from cort-math) raised GradingError" in wild.fault
+            tried("a comparison without end", "survived")
