@@ -13,6 +13,7 @@ COMMAND = "import sys; from cort_framework.cli import main; sys.exit(main())"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(450)
 def test_the_doctor_finds_nothing_broken_here_and_hears_from_every_plugin_that_has_a_check(
     tmp_path: Path,
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from cort_framework.settings import LaunchSettings
 from cort_trl.health import meet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_two_processes_meet() -> None:
