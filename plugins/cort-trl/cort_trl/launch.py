@@ -62,6 +62,7 @@ def arguments(job: Job, path: str, machine: int) -> list[str]:
         "--max-restarts=0",  # `cort run` starts it again, from the last checkpoint
         "--virtual-local-rank",  # each sees its own GPU as the first, and so do the engines that it opens
         "--shutdown-timeout=15",
+        f"--log-dir={job.folder / f'elastic-{machine}'}",  # else a temporary folder that stays
         "-m",
         "cort_framework.rank",
         path,
