@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cort_framework.errors import TaskError
-from cort_framework.guard import blame
+from cort_framework.guard import blame, checked
 from cort_framework.interfaces import TaskSource
 from cort_framework.recipe import Plan
 from cort_framework.store import write_text
@@ -41,9 +41,7 @@ class TaskSets:
             return read_tasks(self._made[name])
         source: TaskSource = self._plan.tasks[name].build()
         with blame("task source", source):
-            tasks = list(source.tasks())
-            if wrong := [t for t in tasks if not isinstance(t, Task)]:
-                raise TypeError(f"it has to give Tasks, not {wrong[0]!r}")
+            tasks = [checked(task, Task) for task in source.tasks()]
         if not tasks:
             raise TaskError(f"the task set '{name}' is empty", f"look at [tasks.{name}] in the recipe")
         ids = Counter(task.id for task in tasks)

@@ -13,7 +13,7 @@ import pupil
 import pytest
 from pupil import Pupil, Teach, base, go
 
-from cort_framework import RequestError
+from cort_framework import RequestError, Task
 from cort_framework.errors import PluginFault, StageFailed, TaskError
 from cort_framework.inputs import content_digest
 from cort_framework.pipeline import RunReport
@@ -370,6 +370,17 @@ def test_bad_tasks_are_found_before_anything_is_started(
     with pytest.raises((TaskError, PluginFault), match=complaint):
         go(tmp_path, "before", "make", tasks=sets)
     assert Pupil.asked == 0 and not (tmp_path / "run/before").exists()
+
+
+def test_a_task_that_could_not_be_read_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pupil.Sums, "tasks", lambda self: [Task("sum-1", "What is 1+1?", 2)])  # type: ignore[arg-type]
+    with pytest.raises(
+        PluginFault, match=r"task source 'sums' \(from pupil\) raised TypeError: .* has 2 as answer"
+    ):
+        go(tmp_path, *MAKES)
+    assert not (tmp_path / "run/make").exists()
 
 
 def test_two_test_sets_that_share_an_id_are_refused(tmp_path: Path) -> None:
