@@ -115,6 +115,10 @@ def test_an_engine_that_sleeps_while_a_trainer_works_leaves_it_the_memory(
         tmp_path, "rl", rollout={"engine": "pupil", "concurrency": 3}, rl__options={"placement": "shared"}
     )
     assert asked["engine"][1].lent
+    found = looked_at(
+        tmp_path, "rl", rollout={"engine": "pupil", "concurrency": 3}, rl__options={"placement": "separate"}
+    )
+    assert named(found, "rl").memory_bytes == 400_000 + 100_000, "each has GPUs of its own"
 
 
 def test_what_does_not_fit_names_the_settings_that_change_it(
