@@ -79,8 +79,8 @@ def watched(training: Training, **tables: Any) -> Training:
     return replace(training, canaries=validated(Canaries, tables), job=job)
 
 
-def weary(folder: Path, checkpoint: Path, **tables: Any) -> Training:
-    return watched(grpo(folder, checkpoint, executor=Weary, steps=9), **tables)
+def weary(folder: Path, checkpoint: Path, processes: int = 1, steps: int = 9, **tables: Any) -> Training:
+    return watched(grpo(folder, checkpoint, processes, executor=Weary, steps=steps), **tables)
 
 
 def signs(folder: Path) -> list[str]:
@@ -107,6 +107,25 @@ def test_a_training_whose_model_ceases_to_call_the_tool_is_stopped_and_goes_on_w
     assert len({(t.task.id, t.sample) for t in made}) == len(made) == 9 * 16
     before, after = reward_trend(folder) or (0.0, 0.0)
     assert before == pytest.approx(0.5, abs=0.1) and after == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_what_one_of_two_processes_sees_stops_both(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+    folder = tmp_path / "rl"
+    with pytest.raises(StageFailed, match=r"canary tool_use: 18\.8% of 32 .* called a tool, 75\.0% at first"):
+        train(weary(folder, tiny_checkpoint, 2, 7, tool_use={"action": "stop"}, **QUIET))
+    assert (folder / "training" / "checkpoint-6").is_dir()
+    left_out = weary(folder, tiny_checkpoint, 2, 7, truncation={"action": "filter"}, **QUIET)
+    train(left_out)
+    made = list(read_trajectories(folder / "trajectories.jsonl"))
+    assert len({(t.task.id, t.sample) for t in made}) == len(made) == 7 * 16
+    again = [t for t in made if t.sample // 4 >= 6]
+    assert {t.stop_reason for t in again if t.kept} == {"eos"} and not all(t.kept for t in again)
 
 
 def test_what_a_canary_leaves_out_is_on_disk_with_the_reason_and_teaches_nothing(
