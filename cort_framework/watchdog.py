@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeGuard
 
 from cort_framework.device import memory
 from cort_framework.errors import StageFailed
@@ -244,10 +244,18 @@ def _plugin_frame(thread: threading.Thread) -> tuple[FrameType, str] | None:
     }
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        plugin = frame.f_locals.get("self")
-        owner = owners.get(package) or (plugin.distribution if isinstance(plugin, Plugin) else None)
-        if owner is not None and package != "cort_framework":
-            return frame, owner
+        module, plugin = str(frame.f_globals.get("__name__", "")), frame.f_locals.get("self")
+        package = module.partition(".")[0]
+        if package != "cort_framework":
+            if isinstance(plugin, Plugin):
+                return frame, plugin.distribution
+            if package in owners:
+                return frame, owners[package]
+            if any(_is_plugin(value) and value.__module__ == module for value in frame.f_globals.values()):
+                return frame, module  # a script's, which is called by its module everywhere
         frame = frame.f_back
     return None
+
+
+def _is_plugin(value: object) -> TypeGuard[type[Plugin]]:
+    return isinstance(value, type) and issubclass(value, Plugin)

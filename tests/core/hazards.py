@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from harms import harm
+
 from cort_framework import Filter, Group, OpenContext, PluginConfig, RewardFunction, Trajectory, Verdict
-
-
-def harm(how: str) -> Any:
-    """What the text says."""
-    match how:
-        case "power":  # what computer algebra makes of a tower of powers; holds on to the interpreter
-            return 9**9**9**9
-        case "sleep":
-            time.sleep(3600)
-        case "nap":
-            time.sleep(2)
-        case "loop":
-            while True:
-                pass
-        case "memory":
-            return [b"x" * (64 << 20) for _ in range(10_000)]
-        case "hoard":  # in steps that something else can see
-            hoard = []
-            for _ in range(400):
-                hoard.append(b"x" * (8 << 20))
-                time.sleep(0.01)
-        case "raise":
-            raise ValueError("no such answer")
-        case "exit":
-            os._exit(3)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "nonsense":
-            return "right"
-    return None
 
 
 class Harmful(RewardFunction):
@@ -46,8 +17,8 @@ class Harmful(RewardFunction):
 
     name = "harmful"
     isolated = True
-    timeout_s = 2.0
-    memory_mb = 512
+    timeout_s = 3.0
+    memory_mb = 128
 
     class Config(PluginConfig):
         children: str | None = None
@@ -76,8 +47,8 @@ class HarmfulFilter(Filter):
 
     name = "harmful-filter"
     isolated = True
-    timeout_s = 2.0
-    memory_mb = 512
+    timeout_s = 3.0
+    memory_mb = 128
 
     def judge(self, trajectory: Trajectory) -> Any:
         return harm(trajectory.response) or Verdict(True, str(os.getpid()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hazards import harm
+from harms import harm
 
 from cort_framework import Filter, Group, RewardFunction, Trajectory, Verdict, watchdog
 from cort_framework.errors import DeadlineExceeded, StageFailed

@@ -49,7 +49,7 @@ WHO = "reward 'harmful' (from cort-harm)"
 
 def test_a_reward_that_hangs_grows_raises_or_dies_costs_one_score_and_the_next_is_right() -> None:
     ways = {
-        "power": f"{WHO} did not end within 2 s",
+        "power": f"{WHO} did not end within 3 s",
         "memory": f"{WHO} raised MemoryError: ",
         "raise": f"{WHO} raised ValueError: no such answer",
         "kill": f"{WHO} ended its process (SIGKILL)",

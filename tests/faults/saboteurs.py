@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "core"))
-import hazards
+import harms
 import pupil
 from scripted import PythonHere
 
@@ -29,7 +29,7 @@ from cort_framework.registry import Registry
 from cort_framework.stages import cort_stages
 from cort_framework.stages.rft import RejectionFineTuning
 
-ONE = "3+3"
+ONE = " 1+1?"
 """In the prompt of the one task."""
 HOOK, HOW, WHOM = (
     sys.argv[2:5] if len(sys.argv) == 5 else (os.environ.get("SABOTAGE", "none none one").split())
@@ -45,7 +45,7 @@ def harm(hook: str, prompt: str | None = None) -> Any:
         raise OSError("sabotage")
     if HOW == "nonsense":
         return object()
-    return hazards.harm("sleep" if HOW == "wait" else HOW)
+    return harms.harm("sleep" if HOW == "wait" else HOW)
 
 
 async def harm_async(hook: str, prompt: str | None = None) -> Any:
@@ -160,7 +160,12 @@ def registry() -> Registry:
     return found
 
 
-LIMITS = {"call_timeout_s": 1.0, "turn_timeout_s": 3.0, "trajectory_timeout_s": 12.0, "batch_timeout_s": 40.0}
+LIMITS = {
+    "call_timeout_s": 3.0,
+    "turn_timeout_s": 10.0,
+    "trajectory_timeout_s": 20.0,
+    "batch_timeout_s": 60.0,
+}
 
 
 def shorten() -> None:

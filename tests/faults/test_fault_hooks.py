@@ -167,7 +167,7 @@ def test_what_a_hook_does_to_one_sample_costs_that_sample_or_is_refused_by_name(
         found, expected = list(read_trajectories(path)), list(read_trajectories(sound))
         assert [t.id for t in found] == [t.id for t in expected]
         for one, other in zip(found, expected, strict=True):
-            if "3+3" in one.task.prompt:
+            if one.task.id == "sum-1":
                 blamed = one.fault or (one.objection and one.objection.reason) or ""
                 assert "(from saboteurs)" in blamed, (one.id, blamed)
                 assert not one.kept and "sabotage" not in one.response
