@@ -130,6 +130,8 @@ class TransformersEngine(cort.Engine):
         done: Future[None] = Future()
 
         def carry_out() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 with _threads(self.config.threads):
                     order()

@@ -75,6 +75,21 @@ def test_a_cancelled_call_frees_its_place_and_the_others_go_on(tiny_checkpoint: 
     asyncio.run(run())
 
 
+def test_a_load_that_was_cancelled_leaves_an_engine_that_works(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    async def run() -> int:
+        async with engine(tmp_path) as e:
+            weights = cort.Weights(path=str(tiny_checkpoint))
+            for wait in (0, 0.02):  # before it has begun, and while it is under way
+                load = asyncio.create_task(e.load_weights(weights))
+                await asyncio.sleep(wait)
+                load.cancel()
+                await asyncio.wait([load])
+            await asyncio.wait_for(e.load_weights(weights), 60)
+            return len((await e.generate([5], cort.Sampling(1.0, 1.0, 1))).ids)
+
+    assert asyncio.run(run()) == 1
+
+
 def test_new_weights_wait_for_live_rows_and_rows_after_them_get_the_new_version(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trl_runs import context
-from trl_worlds import Alone, Killed, Touching, grpo, resolved, sft, train, weights_gap
+from trl_worlds import Alone, Killed, Slow, Touching, grpo, resolved, sft, train, weights_gap
 
 import cort_framework as cort
 from cort_framework.display import SilentDisplay, StageReporter
@@ -18,6 +22,7 @@ from cort_framework.runtime import Runtime
 from cort_framework.settings import LaunchSettings
 from cort_framework.store import read_trajectories
 from cort_transformers.engine import TransformersEngine
+from cort_trl.checkpoints import is_whole
 from cort_trl.grpo import GroupRelativeTrainer
 from cort_trl.launch import environment
 from cort_trl.policy import PolicyTrainer
@@ -134,6 +139,31 @@ def test_one_process_and_two_give_the_same_weights_after_three_steps(
 def made(folder: Path) -> list[tuple[str, int]]:
     path = folder / "trajectories.jsonl"
     return sorted((t.task.id, t.sample) for t in read_trajectories(path)) if path.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_has_the_ranks_save_their_step_and_the_training_goes_on_to_the_same_weights(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    options = {"steps": 8, "save_every": 100}
+    folder = tmp_path / "stopped"
+
+    def interrupt() -> None:
+        limit = time.monotonic() + 300
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        train(grpo(folder, tiny_checkpoint, 2, executor=Slow, **options))
+    (saved,) = (folder / "training").glob("checkpoint-*")
+    assert is_whole(saved) and 1 <= int(saved.name.rpartition("-")[2]) < 8
+    again = train(grpo(folder, tiny_checkpoint, 2, executor=Slow, **options))
+    whole = train(grpo(tmp_path / "whole", tiny_checkpoint, **options))
+    assert weights_gap(again.path, whole.path) < 1e-5
+    assert made(folder) == made(tmp_path / "whole")
 
 
 def rewards(folder: Path) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ class Killed(Recorded):
                 once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield line
+
+
+class Slow(Recorded):
+    """Takes half a second for a batch."""
+
+    name = "slow"
+
+    def map(self, job: RolloutJob, runtime: Runtime) -> Iterator[list[cort.Trajectory]]:
+        time.sleep(0.5)
+        yield from super().map(job, runtime)
 
 
 class Alone(SupervisedTrainer):
