@@ -146,7 +146,9 @@ class Lookout:
         """What a trainer tells of an update: ``loss``, ``grad_norm`` and, in RL, ``entropy`` and ``logprob_gap_mean``."""
         with self._lock:
             told = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-            if self._path is not None and math.isfinite(told.get("entropy", math.nan)):
+            if self._path is None or not 0 < told.get("entropy", 0) < math.inf:
+                told.pop("entropy", None)  # 0: an update in which no token was trained
+            else:
                 self.state.updates.add({"updates": 1, "entropy": told["entropy"]})
                 self._save()
             self._tell(self._of_metrics(told))
@@ -230,7 +232,7 @@ class Lookout:
             where = f" at step {values['step']}" if "step" in values else ""
             advice = "lower the learning rate; earlier checkpoints are kept"
             yield Sign("loss", values[lost[0]], f"{lost[0]} is {values[lost[0]]}{where}: {advice}")
-        if "entropy" in values and self._path is not None:
+        if "entropy" in values:
             now = share(self.state.updates.now, "entropy", "updates", 1)
             was = share(self.state.updates.before, "entropy", "updates", 1)
             if now is not None and now < max(c.entropy.least, c.entropy.fall * (was or 0)):

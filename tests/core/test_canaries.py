@@ -220,7 +220,7 @@ def test_the_entropy_of_a_policy_that_collapses_is_a_sign_and_that_of_sft_is_non
     for state in (tmp_path / "canaries.json", None):
         told = Told()
         lookout = Lookout("rl", Canaries(), told, state=state)
-        for entropy in [0.5] * WINDOW + [0.04] * WINDOW:
+        for entropy in [0.5] * WINDOW + [0.0] * 9 + [0.04] * WINDOW:
             lookout.metrics({"entropy": entropy, "loss": 0.1})
         assert told.signs == (["entropy"] if state else [])
 
