@@ -174,7 +174,7 @@ class Filter(Plugin):
 
 
 class RewardFunction(Plugin):
-    """Scores a finished trajectory.
+    """Scores a finished trajectory. May be plain (then it runs in a thread) or async.
 
     >>> class Brief(RewardFunction):
     ...     name = "brief"

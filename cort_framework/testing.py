@@ -225,7 +225,8 @@ def check_reward(
         values = []
         for trajectory in trajectories or sample_trajectories():
             with _unchanged(trajectory):
-                value, again = await reward.score(trajectory), await reward.score(trajectory)
+                value = await _awaited(reward.score(trajectory))
+                again = await _awaited(reward.score(trajectory))
             assert value is None or math.isfinite(value), f"score is {value!r}: a finite number, or None"
             assert value == again, f"two scores of one trajectory differ: {value} and {again}"
             values.append(value)

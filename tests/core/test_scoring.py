@@ -67,6 +67,26 @@ def test_a_trajectory_in_which_the_machinery_failed_is_not_scored() -> None:
     assert scored(trajectory=trajectory(error="the worker died"), one=1.0) == {}
 
 
+def test_a_reward_may_be_a_plain_method_and_a_hanging_one_costs_one_score() -> None:
+    let_go = threading.Event()
+
+    class Plain(RewardFunction):
+        name = "plain"
+        timeout_s = 0.2
+
+        def score(self, trajectory: Trajectory) -> Any:  # type: ignore[override]
+            if trajectory.response == "hang":
+                let_go.wait(30)
+            return 0.5
+
+    plain, (hangs, fine) = Plain(), [make_trajectory([("prompt", "p"), ("model", m)]) for m in ("hang", "m")]
+    for t in (hangs, fine):
+        asyncio.run(score(t, {"plain": (plain, 1.0)}))
+    let_go.set()
+    assert hangs.fault == "reward 'plain' (from this script) did not end within 0.2 s" and hangs.usable
+    assert fine.reward == 0.5 and fine.fault is None
+
+
 # --- filters ----------------------------------------------------------------------------------------------------
 class Says(Filter):
     name = "says"
