@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def runs(
         deterministic=deterministic,
         tasks={"some": {"source": "tiny", "size": tasks}},
         rollout={"max_tokens": 300, "tools": {"loitering": {}}},
-        engines={"transformers": {"threads": 1, "max_batch": 8}},
+        engines={"transformers": {"threads": 1, "max_batch": 8 if deterministic else 32}},
         rewards={"answer": {}, "code-success": {"weight": 0.1}},
         filters={"correct": {}},
         stage=list(stages),
@@ -90,22 +91,30 @@ def test_all_stage_kinds_repeat_to_the_same_files_and_weights_whatever_the_tools
     cort_registry: Registry, tmp_path: Path
 ) -> None:
     stages = [
-        {"name": "rft", "kind": "rft", "tasks": "some", "filters": ["correct"], "options": {"max_steps": 2}},
+        {
+            "name": "rft",
+            "kind": "rft",
+            "tasks": "some",
+            "filters": ["correct"],
+            "samples": 2,
+            "options": {"max_steps": 2},
+        },
         {
             "name": "rl",
             "kind": "rl",
             "tasks": "some",
-            "options": {"steps": 2, "prompts_per_step": 4, "num_generations": 4},
+            "options": {"steps": 2, "prompts_per_step": 2, "num_generations": 2},
         },
         EVALUATE | {"system": "rl"},
     ]
-    one, other = runs(cort_registry, tmp_path, 8, stages, deterministic=True)
+    one, other = runs(cort_registry, tmp_path, 4, stages, deterministic=True)
     for stage in ("rft", "rl", "test"):
         assert lines(one, stage) == lines(other, stage)
     for stage in ("rft", "rl"):
         weights = [(run / stage / "checkpoint" / "model.safetensors").read_bytes() for run in (one, other)]
         assert weights[0] == weights[1]
-    assert (one / "results.json").read_bytes() == (other / "results.json").read_bytes()
+    figures = [json.loads((run / "results.json").read_text())[0] | {"seconds": 0} for run in (one, other)]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.slow
@@ -113,7 +122,7 @@ def test_all_stage_kinds_repeat_to_the_same_files_and_weights_whatever_the_tools
 def test_without_the_promise_nearly_all_are_equal_all_the_same_and_the_rest_is_counted(
     cort_registry: Registry, tmp_path: Path
 ) -> None:
-    one, other = runs(cort_registry, tmp_path, 50, [EVALUATE | {"samples": 4}], deterministic=False)
+    one, other = runs(cort_registry, tmp_path, 25, [EVALUATE | {"samples": 4}], deterministic=False)
     (record,) = sameness(find_traces(one), find_traces(other))
-    assert (record["trajectories"], record["only_in_one"], record["timeouts"]) == (200, 0, 0)
+    assert (record["trajectories"], record["only_in_one"], record["timeouts"]) == (100, 0, 0)
     assert record["tokens_equal"] >= 0.99 * record["trajectories"]
