@@ -173,7 +173,6 @@ class TrajectoryLog:
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the log
         self._reader = open(path, "rb")  # noqa: SIM115
         self._end = mend(path)
-        self.began_empty = self._end == 0
         self._index = _Index() if remember else None
         if self._index is not None:
             self._index.scan(path)
@@ -188,11 +187,7 @@ class TrajectoryLog:
 
     def keys(self) -> Iterator[Key]:
         """Of all lines of descent, by sample and then by task."""
-        return self._known.keys("sample, task")
-
-    def in_place(self) -> Iterator[Key]:
-        """Of all lines of descent, in the order of the file; one that came again has the place of the last."""
-        return self._known.keys("start")
+        return self._known.keys()
 
     def usable(self, key: Key) -> bool:
         """Whether it is there, and nothing of the machinery or of a reward failed in it."""
@@ -328,8 +323,8 @@ class _Index:
             raise KeyError(key)
         return place
 
-    def keys(self, order: str) -> Iterator[Key]:
-        for sample, task in self._rows.execute(f"SELECT sample, task FROM lines ORDER BY {order}"):
+    def keys(self) -> Iterator[Key]:
+        for sample, task in self._rows.execute("SELECT sample, task FROM lines ORDER BY sample, task"):
             yield task.decode(errors="surrogatepass"), sample
 
     def count(self) -> int:

@@ -52,8 +52,8 @@ class Training:
     ) -> Checkpoint:
         """Train, in this process. ``several``: it is one of ``launch.world`` processes that train together.
 
-        RL that goes on from a checkpoint makes again what came after it; each trajectory is kept once, as it was made
-        last."""
+        What RL has made is left by sample and task, whichever finished first. Where it goes on from a checkpoint, it makes
+        again what came after it: each trajectory is kept once, as it was last."""
         trainer: Trainer = runtime.plugin(self.trainer, Trainer)
         state = (self.folder / log_name.replace("trajectories", "canaries")).with_suffix(".json")
         can_call = self.job is not None and bool(self.job.tools) and self.settings.max_tool_calls > 0
@@ -87,9 +87,9 @@ class Training:
                 runtime.rest()  # no engine is needed before the end: the memory is the trainer's
             with blame("trainer", trainer):
                 checkpoint = checked(trainer.train(context), Checkpoint)
-        if log is not None and (not log.began_empty or self.canaries.sieves):
-            again = TrajectoryLog(log.path)
-            again.finish(again.in_place())
+        if log is not None and not several:  # what several processes have made is put together later
+            made = TrajectoryLog(log.path)
+            made.finish(made.keys())
         return checkpoint
 
 

@@ -80,7 +80,7 @@ def test_a_rank_that_is_killed_is_named_and_the_same_command_goes_on_from_the_la
     assert report.stages[0].result.summary["trajectories"] == 24
 
 
-def test_a_step_that_is_made_again_is_in_the_file_once_where_it_would_be_without_the_failure(
+def test_a_step_that_is_made_again_is_in_the_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def whole(folder: Path) -> list[tuple[str, int, tuple[int, ...]]]:
