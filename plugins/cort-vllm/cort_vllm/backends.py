@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cort_vllm.transfer import Sender
 
 WORKER = "cort_vllm.worker.Reloading"
+OWNER = "CORT_VLLM_OWNER"
+"""The process that vLLM's are started by, in their environment."""
 Tokens = AsyncGenerator[tuple[Sequence[int], Sequence[float]], None]
 """Sampled ids and their log-probs, as they come. Closing it ends the request."""
 
@@ -362,19 +364,20 @@ def _environment(devices: str | None) -> Iterator[None]:
     """Without what a launcher of many processes tells each of them: vLLM's processes would wait for that world's others.
     With the GPUs that are vLLM's, where they are not this process's."""
     names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    if devices is not None:
-        names.add("CUDA_VISIBLE_DEVICES")
     prefixes = ("TORCHELASTIC_", "GROUP_", "ROLE_")
+    given = {OWNER: str(os.getpid())}
+    if devices is not None:
+        given["CUDA_VISIBLE_DEVICES"] = devices
+    names |= given.keys()
     taken = {name: os.environ[name] for name in os.environ if name in names or name.startswith(prefixes)}
     for name in taken:
         del os.environ[name]
-    if devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    os.environ.update(given)
     try:
         yield
     finally:
-        if devices is not None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
+        for name in given:
+            del os.environ[name]
         os.environ.update(taken)
 
 

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 
+import psutil
+
+from cort_vllm.backends import OWNER
 from cort_vllm.transfer import register
 
+
+def end_with(owner: int) -> None:
+    """vLLM does not notice that the process which it works for was killed, and would keep its devices' memory for ever.
+
+    Its core is a child of that process; this worker is the core, or a child of it.
+    """
+    core = os.getpid() if os.getppid() == owner else os.getppid()
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            while psutil.Process(core).ppid() == owner:
+                time.sleep(1)
+            os.kill(core, signal.SIGKILL)
+        time.sleep(5)  # its workers end with it, but may take their time
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="cort-owner").start()
+
+
 register()  # a worker imports its extension before it makes its transfer engine
+if OWNER in os.environ:
+    end_with(int(os.environ[OWNER]))
 
 
 class Reloading:
