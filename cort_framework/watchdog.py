@@ -128,8 +128,8 @@ def changes(*paths: Path) -> object:
 
 
 class OutOfMemory:
-    """Complains where this process is about to be ended for its memory, which would be without a word. A reward, a filter or
-    a hint injector that is at work then is interrupted first; where that gives the memory back, it costs one call."""
+    """Complains where this process is about to be ended for its memory, which would be without a word. Rewards, filters and
+    hint injectors that are at work then are interrupted first; where that gives the memory back, it costs those calls."""
 
     def __init__(self) -> None:
         self._waited = 0.0
@@ -143,8 +143,11 @@ class OutOfMemory:
         at_work = [
             (thread, at) for thread in sorted(threading.enumerate(), key=_rank) if (at := culprit(thread))
         ]
-        if not self._waited and at_work and _rank(at_work[0][0]) < 2:
-            _raise_in(at_work[0][0], MemoryUsedUp)
+        if not self._waited and at_work and (likely := _rank(at_work[0][0])) < 2:
+            # whose memory it is cannot be told: one may just hang, and another hoard
+            for thread, _ in at_work:
+                if _rank(thread) == likely:
+                    _raise_in(thread, MemoryUsedUp)
         self._waited += TICK_S
         if self._waited < MEMORY_S:
             return None

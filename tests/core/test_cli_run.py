@@ -237,9 +237,9 @@ def test_a_dry_run_as_json_is_for_programs_and_can_be_for_another_device(folder,
     assert main(["run", "sums.toml", "--dry-run", "--json", "--gpu-gib", "80"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["device"]["bytes"] == 80 << 30 and plan["tasks"] == {"easy": 6, "hard": 3}
+    assert plan["canaries"]["tuned"]["truncation"] == {"action": "warn", "most": 0.5, "rise": 0.2}
     base = plan["stages"][0]
     assert (base["stage"], base["trajectories_at_most"], base["tokens_made_at_most"]) == ("base", 9, 2700)
-    assert plan["canaries"]["tuned"]["truncation"] == {"action": "warn", "most": 0.5, "rise": 0.2}
     assert base["memory"] is None and base["fits"] is None and base["unknown"]
     assert main(["run", "sums.toml", "--json"]) == 2
     assert "goes with --dry-run" in capsys.readouterr().err
@@ -433,7 +433,7 @@ def test_the_cache_is_explained_and_nothing_is_started(folder, capsys):
     capsys.readouterr()
     changed = ["--set", "rollout.max_tokens=77"]
     assert main(["run", "sums.toml", "--explain-cache", *changed, "--json"]) == 0
-    first, *rest = json.loads(capsys.readouterr().out)
+    first, *_ = json.loads(capsys.readouterr().out)
     assert first["state"] == "runs" and "is 77" in first["because"][0]
     assert main(["run", "sums.toml", "--explain-cache"]) == 0
     assert "done" in capsys.readouterr().out
