@@ -50,7 +50,9 @@ _log = logging.getLogger(__name__)
 
 class watched(contextlib.AbstractContextManager["watched"]):
     """The main thread's block. As soon as a check complains, ``KeyboardInterrupt`` is raised in it, which leaves it as
-    ``StageFailed``. In another thread, which cannot be interrupted, the complaint is only logged."""
+    ``StageFailed``. In another thread, which cannot be interrupted, the complaint is only logged.
+
+    SIGINT is heeded inside, also by what a script started in the background, for which shells have it ignored."""
 
     def __init__(self, *checks: Check) -> None:
         self._checks = checks
@@ -59,6 +61,9 @@ class watched(contextlib.AbstractContextManager["watched"]):
 
     def __enter__(self) -> Self:
         self._of_main = threading.current_thread() is threading.main_thread()
+        self._ignored = self._of_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=self._watch, name="cort-watchdog", daemon=True).start()
         return self
 
@@ -66,6 +71,8 @@ class watched(contextlib.AbstractContextManager["watched"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self._error is not None and isinstance(error, KeyboardInterrupt):
             raise self._error from None
 

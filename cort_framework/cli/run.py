@@ -81,6 +81,8 @@ def run(
         raise click.UsageError("--json goes with --dry-run or --explain-cache, --gpu-gib with --dry-run")
     display = Display()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a scheduler ends a job
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script has started it in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         report = run_plan(plan, run_dir, from_stage=from_stage, display=display)
     except KeyboardInterrupt:

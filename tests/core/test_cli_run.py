@@ -354,7 +354,8 @@ def test_eval_takes_benchmarks_as_their_recipe_evaluates_them(folder, capsys):
     assert main([*arguments, "--benchmark", "hard", "--tasks", "easy"]) == 2
 
 
-def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path, number):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "sums.toml").write_text(RECIPE)
@@ -364,7 +365,7 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
             f"""
             import asyncio, signal, sys
             from pathlib import Path
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background had it ignored
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for what a script starts in the background
             sys.path.insert(0, {str(Path(__file__).parent)!r})
             import cort_framework as cort
             import test_cli_run as here
@@ -391,7 +392,7 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
     while not collected.exists() or collected.read_text().count("\n") < 5:
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "To go on from there: cort run sums.toml\n" in err
     before = collected.read_text().splitlines()
