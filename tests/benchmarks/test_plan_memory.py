@@ -19,6 +19,7 @@ def holds(case: Case) -> None:
     assert 0.95 < case.ratio < 1.2, f"{case.work}: planned {case.planned:,}, measured {case.measured:,}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [sft, generation], ids=lambda work: work.__name__)
 def test_the_miniature_takes_the_memory_that_the_plan_says(work: Callable[[str], Case]) -> None:
     holds(work("like the miniature"))

@@ -95,6 +95,7 @@ def test_a_stop_string_ends_a_stretch_wherever_it_began_and_the_server_hears_of_
     assert made.broken_off > before
 
 
+@pytest.mark.slow
 def test_whole_trajectories_equal_those_of_the_embedded_engine() -> None:
     from cort_framework.rollout import RolloutSetup, rollout
     from cort_python.tool import PythonTool

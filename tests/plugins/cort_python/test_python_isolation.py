@@ -55,6 +55,7 @@ print(json.dumps(examine(hangs=False)))
 """
 
 
+@pytest.mark.slow
 def test_for_an_ordinary_user_too() -> None:
     report = json.loads(run_as_ordinary_user(AS_ANOTHER))
     assert report["user"] != "root"

@@ -176,5 +176,6 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_all_of_it_works_for_an_ordinary_user() -> None:
     assert run_as_ordinary_user(AS_ANYBODY).strip() == "True"
