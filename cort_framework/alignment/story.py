@@ -166,8 +166,9 @@ class Story:
             turn = next(t for n, t in enumerate(made.turns[:-1]) if made.turns[n + 1].author == "tool")
             token = token_texts(self.tokenizer, turn.ids)[-1]
             crosses = not turn.text.endswith(self.dialect.after_hint)
-            whole = f"; {quoted(token)}, which crosses the end of one, stays whole" if crosses else ""
-            yield Finding("fence", "ok", f"{calls} are found{whole}")
+            yield Finding("fence", "ok", f"{calls} are found")
+            if crosses:
+                yield Finding("fence", "ok", f"{quoted(token)}, which crosses the end of one, stays whole")
             yield Finding("output", "ok", "reads as it was printed")
         yield Finding("end", "ok", f"{quoted(end)} is the last token")
 

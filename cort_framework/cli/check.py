@@ -157,7 +157,7 @@ class Checked:
         rows.columns[2].no_wrap = False
         for boundary in BOUNDARIES:
             here = [f for f in self.findings if f.boundary == boundary]
-            good = "; ".join(f.text for f in here if f.level == "ok")
+            good = "; ".join(dict.fromkeys(f.text for f in here if f.level == "ok"))
             for level, text in [("ok", good)] * bool(good) + [
                 (f.level, f.text + (f". {f.fix[0].upper()}{f.fix[1:]}" if f.fix else ""))
                 for f in here
