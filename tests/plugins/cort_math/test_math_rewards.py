@@ -132,6 +132,7 @@ RUNAWAYS = [
 """Answers that a model may well write and that computer algebra may not come back from."""
 
 
+@pytest.mark.slow
 def test_no_answer_can_hang_or_end_the_run_and_the_next_comparison_is_right() -> None:
     async def work(grader: Grader) -> None:
         for answer in RUNAWAYS:

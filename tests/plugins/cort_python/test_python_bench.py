@@ -54,6 +54,7 @@ def test_a_missed_target_is_named_and_ends_in_failure(
     assert "missed: speed" in printed.err
 
 
+@pytest.mark.slow
 def test_a_missing_smolagents_is_said_in_the_row_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unmeasured(*_: object, **__: object) -> tuple[list[float], list[float]]:
         return [0.1], [1.0]

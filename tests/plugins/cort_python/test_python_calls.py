@@ -35,7 +35,7 @@ def with_caller(tmp_path: Path, use: Callable[[Caller], Awaitable[None]], **sett
     asyncio.run(run())
 
 
-@BACKENDS
+@pytest.mark.parametrize("backend", ["fork", pytest.param("cold", marks=pytest.mark.slow)])
 def test_every_way_to_end_badly_is_told_and_costs_no_other_call(tmp_path: Path, backend: str) -> None:
     async def use(caller: Caller) -> None:
         with pytest.raises(TimeoutError):

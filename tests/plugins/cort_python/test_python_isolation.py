@@ -85,6 +85,7 @@ def test_the_attacks_are_real_they_get_through_where_nothing_is_in_force() -> No
     assert len(trials) >= 12
 
 
+@pytest.mark.slow
 def test_thirteen_hangs_end_and_their_sessions_answer_again() -> None:
     config = PythonTool.Config(timeout_s=0.4, grace_s=0.3)
     trials = asyncio.run(run_hangs(config, slack_s=10))  # how fast is for `cort tools check` to say

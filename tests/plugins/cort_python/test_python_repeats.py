@@ -62,6 +62,7 @@ def test_two_runs_with_one_seed_have_equal_tool_turns_however_the_pool_is_set(tm
     assert len({turns[0] for turns in first}) == 3  # and each trajectory has numbers of its own
 
 
+@pytest.mark.slow
 def test_outputs_are_equal_from_fresh_kernels_and_from_spares() -> None:
     async def rows() -> list[bool | None]:
         return [row.met async for row in repetition()]

@@ -18,6 +18,7 @@ def check(report: Soak) -> None:
     assert report.kills and report.cancellations and report.deaths and report.timeouts
 
 
+@pytest.mark.slow
 def test_forty_sessions_leave_nothing_and_mix_nothing_up() -> None:
     check(asyncio.run(soak(40)))
 

@@ -326,6 +326,7 @@ def test_listing_the_tool_and_making_its_schema_imports_no_sympy() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_beside_the_python_tool_sympy_is_there_before_a_session_starts(tmp_path: Path) -> None:
     async def run() -> ToolResult:
         tool = PythonTool()

@@ -53,7 +53,11 @@ def saved(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "training").glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": {"rank": 4, "dropout": 0.5}}], ids=["all", "lora"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"lora": {"rank": 4, "dropout": 0.5}}, marks=pytest.mark.slow)],
+    ids=["all", "lora"],
+)
 def test_ctrl_c_saves_the_last_step_and_the_training_goes_on_to_the_same_weights(
     options: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -281,6 +281,7 @@ def recipe(checkpoint: Path, **options: Any) -> cort.Recipe:
     )
 
 
+@pytest.mark.slow
 def test_a_deterministic_recipe_with_a_lag_is_equal_byte_for_byte(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

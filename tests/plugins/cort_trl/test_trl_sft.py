@@ -87,7 +87,11 @@ def test_three_steps_lower_the_loss_on_one_sample(tiny_checkpoint: Path, tmp_pat
     assert AutoTokenizer.from_pretrained(checkpoint.path).chat_template
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": {"rank": 4, "alpha": 8}, "packing": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"lora": {"rank": 4, "alpha": 8}, "packing": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     options: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
