@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cort_framework.errors import CortError, InfrastructureError, RequestError
-from cort_framework.footprint import Footprint, Need, Work
 from cort_framework.hookspecs import hookimpl
 from cort_framework.interfaces import (
     Engine,
@@ -33,6 +32,7 @@ from cort_framework.interfaces import (
     TrainContext,
     Trainer,
 )
+from cort_framework.machine.footprint import Footprint, Need, Work
 from cort_framework.types import (
     Author,
     Checkpoint,

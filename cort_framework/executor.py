@@ -18,12 +18,12 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 
-from cort_framework.cassette import Cassette, Taped
-from cort_framework.guard import blame
+from cort_framework.guards.calls import blame
 from cort_framework.interfaces import Executor, HintInjector, RewardFunction, RolloutRequest, Tool
 from cort_framework.recipe import RolloutSettings
 from cort_framework.registry import Resolved
 from cort_framework.rollout import RolloutSetup, rollout
+from cort_framework.rollout.cassette import Cassette, Taped
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import score
 from cort_framework.types import Trajectory, Weights

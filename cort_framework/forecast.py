@@ -12,14 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cort_framework.device import find_device
 from cort_framework.errors import CortError
-from cort_framework.footprint import Architecture, Device, Footprint, Need, Work, architecture, plus, times
-from cort_framework.guard import blame
-from cort_framework.inputs import TaskSets
+from cort_framework.guards.calls import blame
 from cort_framework.interfaces import Engine
+from cort_framework.machine.device import find_device
+from cort_framework.machine.footprint import (
+    Architecture,
+    Device,
+    Footprint,
+    Need,
+    Work,
+    architecture,
+    plus,
+    times,
+)
 from cort_framework.recipe import Plan, PlannedStage
 from cort_framework.registry import Resolved
+from cort_framework.runs.inputs import TaskSets
 
 TEMPLATE_TOKENS = 64
 """Room for what a chat template writes around the prompt."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from pydantic import BaseModel, ConfigDict
 
-from cort_framework.footprint import Footprint, Work
+from cort_framework.machine.footprint import Footprint, Work
 from cort_framework.types import (
     Checkpoint,
     Generation,
@@ -32,9 +32,9 @@ from cort_framework.types import (
 if TYPE_CHECKING:
     from cort_framework.executor import RolloutJob
     from cort_framework.pipeline import Run
-    from cort_framework.plan import Plan
+    from cort_framework.recipe.plan import Plan
+    from cort_framework.recipe.settings import LaunchSettings
     from cort_framework.runtime import Runtime
-    from cort_framework.settings import LaunchSettings
 
 
 class PluginConfig(BaseModel):

@@ -19,19 +19,17 @@ from typing import Any
 
 from rich.markup import escape
 
-from cort_framework.curves import write_curves
-from cort_framework.disks import writable
 from cort_framework.display import Display, Progressing, StageReporter
 from cort_framework.errors import RequestError
+from cort_framework.evaluation.curves import write_curves
 from cort_framework.executor import RolloutJob, lines_of
-from cort_framework.guard import blame, checked
-from cort_framework.inputs import TaskSets, content_digest, digest
+from cort_framework.guards.calls import blame, checked
+from cort_framework.guards.lookout import Lookout
+from cort_framework.guards.watchdog import OutOfMemory, Silence, changes, watched
 from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage, StageResult
-from cort_framework.keys import builds_on, check_stage, differences, made_from
-from cort_framework.launch import announced, join, launch
-from cort_framework.lookout import Lookout
+from cort_framework.machine.disks import writable
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
-from cort_framework.runfolder import (
+from cort_framework.runs.folder import (
     StageRecord,
     check_intact,
     describe,
@@ -42,12 +40,14 @@ from cort_framework.runfolder import (
     prepare,
     read_state,
 )
+from cort_framework.runs.inputs import TaskSets, content_digest, digest
+from cort_framework.runs.keys import builds_on, check_stage, differences, made_from
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, mend, write_json, write_text
 from cort_framework.training import Training, check_errors
+from cort_framework.training.launch import announced, join, launch
 from cort_framework.types import Checkpoint, Group, Task, Trajectory, Weights, derive_seed
-from cort_framework.watchdog import OutOfMemory, Silence, changes, watched
 
 READING_S, CHECKING_S = 3600, 600
 """How long a task source may take to give its tasks, and a tool to check this machine."""

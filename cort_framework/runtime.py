@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from cort_framework.errors import DeadlineExceeded
-from cort_framework.guard import blame
+from cort_framework.guards.calls import blame
+from cort_framework.guards.watchdog import Heart
+from cort_framework.guards.workers import isolated
 from cort_framework.interfaces import Engine, OpenContext, Plugin
+from cort_framework.machine.scratch import new_scratch, remove_scratch
 from cort_framework.registry import Resolved
-from cort_framework.scratch import new_scratch, remove_scratch
 from cort_framework.types import Weights
-from cort_framework.watchdog import Heart
-from cort_framework.workers import isolated
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cort_framework.errors import CortError
-from cort_framework.guard import blame, checked, deadline, run_plugin, run_plugin_on_each
+from cort_framework.guards.calls import blame, checked, deadline, run_plugin, run_plugin_on_each
 from cort_framework.interfaces import Filter, RewardFunction
 from cort_framework.types import Group, Reward, Trajectory, Verdict
 

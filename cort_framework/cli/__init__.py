@@ -149,8 +149,8 @@ def _report(message: str, hint: str | None) -> None:
 
 def _whose(error: BaseException) -> str:
     """Which distribution's code was running, innermost first."""
-    from cort_framework.discovery import CORE
     from cort_framework.registry import default_registry
+    from cort_framework.registry.discovery import CORE
 
     owners = {
         p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins

@@ -16,11 +16,11 @@ from cort_framework.cli.options import echo_json, json_option, recipe_options
 from cort_framework.cli.show import near, stdout, table
 from cort_framework.cli.solve import find_recipe_of, recipe_of_model
 from cort_framework.errors import CortError, RequestError
-from cort_framework.guard import blame
+from cort_framework.guards.calls import blame
 from cort_framework.interfaces import Engine, Tool, Trainer
 from cort_framework.recipe import Plan, PlannedStage, Recipe, load_recipe, make_plan
+from cort_framework.recipe.settings import validated
 from cort_framework.registry import Resolved
-from cort_framework.settings import validated
 
 LEVELS = {"ok": "", "note": "yellow", "fault": "red"}
 """The style of each level of finding."""

@@ -14,9 +14,9 @@ from rich.table import Table
 from cort_framework.cli.options import echo_json, json_option
 from cort_framework.cli.show import number, stdout, table
 from cort_framework.cli.traces import Trace, find_traces
-from cort_framework.comparison import MEASURES, Cells, cells, paired_difference
 from cort_framework.errors import RequestError
-from cort_framework.tables import nearest
+from cort_framework.evaluation.comparison import MEASURES, Cells, cells, paired_difference
+from cort_framework.recipe.tables import nearest
 from cort_framework.types import Trajectory
 
 

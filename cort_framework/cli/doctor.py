@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from cort_framework.cli.options import echo_json, json_option, recipe_options
-from cort_framework.discovery import CORE
 from cort_framework.doctor import Finding, examine
 from cort_framework.errors import CortError, RequestError
 from cort_framework.interfaces import HealthContext, HealthReport, HealthState
 from cort_framework.recipe import load_recipe, make_plan
 from cort_framework.registry import default_registry
+from cort_framework.registry.discovery import CORE
 
 COLOURS: Mapping[HealthState, str] = {"good": "green", "warning": "yellow", "broken": "red"}
 

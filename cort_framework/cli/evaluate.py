@@ -16,8 +16,8 @@ from cort_framework.display import Display
 from cort_framework.errors import RequestError
 from cort_framework.pipeline import run
 from cort_framework.recipe import Recipe, load_recipe, make_plan
-from cort_framework.settings import validated
-from cort_framework.tables import nearest
+from cort_framework.recipe.settings import validated
+from cort_framework.recipe.tables import nearest
 
 BENCHMARKS = "benchmarks"
 """The recipe that says how benchmarks are evaluated, where no other is named."""

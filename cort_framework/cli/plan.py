@@ -12,8 +12,8 @@ from rich.text import Text
 from cort_framework.cli.check import Checked, check_plan
 from cort_framework.cli.options import echo_json
 from cort_framework.cli.show import near, number, stdout, table
-from cort_framework.footprint import Device
 from cort_framework.forecast import Forecast, StageForecast, forecast
+from cort_framework.machine.footprint import Device
 from cort_framework.recipe import Plan, PlannedStage
 
 GIB = 1 << 30

@@ -10,10 +10,10 @@ import click
 
 from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_framework.cli.scaffold import SCAFFOLDS, write_plugin
-from cort_framework.discovery import KINDS, Provider
 from cort_framework.errors import PluginError
+from cort_framework.recipe.tables import nearest
 from cort_framework.registry import Registry, absent_because, default_registry
-from cort_framework.tables import nearest
+from cort_framework.registry.discovery import KINDS, Provider
 
 
 @click.group()

@@ -11,7 +11,7 @@ import click
 from cort_framework.cli.options import echo_json, echo_table, json_option, recipe_options
 from cort_framework.errors import RequestError
 from cort_framework.recipe import Recipe, find_recipe, load_recipe, make_plan, shipped_recipes
-from cort_framework.tables import read_toml
+from cort_framework.recipe.tables import read_toml
 
 
 @click.group()

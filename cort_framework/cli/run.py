@@ -19,10 +19,10 @@ from cort_framework.cli.plan import show_plan
 from cort_framework.cli.show import coloured, header, legend, near, number, results_table, stdout, table
 from cort_framework.display import Display
 from cort_framework.evaluation import is_right
-from cort_framework.keys import standings
 from cort_framework.pipeline import RunReport, run_folder
 from cort_framework.pipeline import run as run_plan
 from cort_framework.recipe import Plan, load_recipe, make_plan
+from cort_framework.runs.keys import standings
 from cort_framework.store import read_trajectories
 from cort_framework.types import Trajectory
 

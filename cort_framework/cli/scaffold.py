@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from cort_framework.discovery import KINDS
 from cort_framework.errors import RequestError
+from cort_framework.registry.discovery import KINDS
 
 
 @dataclass(frozen=True)

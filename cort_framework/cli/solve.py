@@ -19,11 +19,11 @@ from cort_framework.evaluation import last_boxed
 from cort_framework.executor import open_tools
 from cort_framework.interfaces import HintInjector, RolloutRequest
 from cort_framework.recipe import Plan, Recipe, load_recipe, make_plan
+from cort_framework.recipe.settings import validated
+from cort_framework.recipe.tables import nearest
 from cort_framework.registry import default_registry
 from cort_framework.rollout import RolloutSetup, rollout
 from cort_framework.runtime import Runtime
-from cort_framework.settings import validated
-from cort_framework.tables import nearest
 from cort_framework.types import Task, Trajectory, Weights
 
 LOOK_EVERY = 8

@@ -25,8 +25,8 @@ from cort_framework.cli.show import STYLES, coloured, header, legend, number, st
 from cort_framework.cli.traces import Trace, find_traces
 from cort_framework.errors import CortError, RequestError
 from cort_framework.evaluation import funnel
+from cort_framework.evaluation.quantiles import Quantiles
 from cort_framework.interfaces import Tokenizer
-from cort_framework.quantiles import Quantiles
 from cort_framework.rendering import render, token_texts
 from cort_framework.types import Author, Outcome, Trajectory, Weights
 

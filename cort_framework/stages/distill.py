@@ -13,8 +13,8 @@ from dataclasses import replace
 from pydantic import Field, PositiveInt
 
 from cort_framework.errors import StageFailed
-from cort_framework.footprint import Footprint, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult, Tokenizer, Tool
+from cort_framework.machine.footprint import Footprint, Work
 from cort_framework.pipeline import Run
 from cort_framework.rendering import Detokenizer, prompt_turn
 from cort_framework.store import Trajectories

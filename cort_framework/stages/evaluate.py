@@ -10,9 +10,9 @@ from pydantic import Field, PositiveInt
 
 from cort_framework.errors import TaskError
 from cort_framework.evaluation import evaluate
-from cort_framework.footprint import Footprint, Work, plus, times
+from cort_framework.guards.lookout import reward_trend
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
-from cort_framework.lookout import reward_trend
+from cort_framework.machine.footprint import Footprint, Work, plus, times
 from cort_framework.pipeline import Run
 from cort_framework.store import read_trajectories
 from cort_framework.types import Trajectory

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
-from cort_framework.footprint import Footprint, Work, plus, times
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
+from cort_framework.machine.footprint import Footprint, Work, plus, times
 from cort_framework.pipeline import Run
 from cort_framework.stages.tally import Tally
 from cort_framework.store import Trajectories, read_trajectories

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cort_framework.footprint import Footprint, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
+from cort_framework.machine.footprint import Footprint, Work
 from cort_framework.pipeline import Run
 from cort_framework.stages.tally import Tally
 from cort_framework.store import read_trajectories

@@ -9,10 +9,10 @@ from pydantic import Field, PositiveInt, model_validator
 
 from cort_framework.errors import StageFailed
 from cort_framework.evaluation import is_right
-from cort_framework.footprint import Footprint, Work, plus, times
-from cort_framework.inputs import write_tasks
 from cort_framework.interfaces import PluginConfig, RolloutRequest, Stage, StageResult
+from cort_framework.machine.footprint import Footprint, Work, plus, times
 from cort_framework.pipeline import Run
+from cort_framework.runs.inputs import write_tasks
 
 
 class Select(Stage):

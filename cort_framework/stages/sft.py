@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from cort_framework.errors import StageFailed
-from cort_framework.footprint import Footprint, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
+from cort_framework.machine.footprint import Footprint, Work
 from cort_framework.pipeline import Run
 
 

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from trl_runs import Recorder, context, trajectory  # noqa: E402
 
 import cort_framework as cort  # noqa: E402
-from cort_framework.footprint import Device, Footprint, Work, architecture  # noqa: E402
+from cort_framework.machine.footprint import Device, Footprint, Work, architecture  # noqa: E402
 from cort_transformers.engine import TransformersEngine  # noqa: E402
 from cort_trl.grpo import GroupRelativeTrainer  # noqa: E402
 from cort_trl.sft import SupervisedTrainer  # noqa: E402

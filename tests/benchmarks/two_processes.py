@@ -28,11 +28,11 @@ def run(model: str, folder: Path, processes: int, threads: int, steps: int, toke
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the transformers engine has it in every run
 
     from cort_framework.display import SilentDisplay, StageReporter
-    from cort_framework.launch import launch
+    from cort_framework.recipe.settings import LaunchSettings, RolloutSettings
     from cort_framework.registry import Resolved
     from cort_framework.runtime import Runtime
-    from cort_framework.settings import LaunchSettings, RolloutSettings
     from cort_framework.training import Training
+    from cort_framework.training.launch import launch
     from cort_trl.sft import SupervisedTrainer
 
     config = SupervisedTrainer.Config(batch_size=BATCH, micro_batch=8, max_steps=steps, save_every=10_000)

@@ -16,7 +16,7 @@ from typing import Any
 from pupil import Teach
 
 from cort_framework import Checkpoint, CortError, PluginConfig, RolloutRequest, TrainContext, Weights
-from cort_framework.launch import read_job, write_exits
+from cort_framework.training.launch import read_job, write_exits
 
 
 class Marching(Teach):
@@ -53,6 +53,9 @@ class Marching(Teach):
             if rank == 0:
                 self.saved(state, step)
                 context.reporter.metrics(step=step + 1, world=world)
+            meet(
+                context.folder / f"launch/saved-{step}", rank, world
+            )  # trouble comes after the save, not during it
         folder = context.folder / "checkpoint"
         folder.mkdir(exist_ok=True)
         if rank == 0:
@@ -88,7 +91,8 @@ def main() -> None:
     launch = job.training.launch
     ranks = {
         rank: subprocess.Popen(
-            [sys.executable, "-m", "cort_framework.rank", path], env={**os.environ, "RANK": str(rank)}
+            [sys.executable, "-m", "cort_framework.training.rank", path],
+            env={**os.environ, "RANK": str(rank)},
         )
         for rank in range(machine * launch.processes, (machine + 1) * launch.processes)
     }

@@ -10,8 +10,8 @@ from scripted import Language
 
 from cort_framework.alignment import Finding, check_tokens
 from cort_framework.interfaces import Trainer
+from cort_framework.recipe.settings import PROMPTS
 from cort_framework.rendering import render
-from cort_framework.settings import PROMPTS
 from cort_framework.testing import ByteTokenizer
 from cort_framework.types import Trajectory
 

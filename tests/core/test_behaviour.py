@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stories import story
 
 from cort_framework import Author, Outcome, Task, ToolCall, Trajectory, Turn
-from cort_framework.behaviour import label_calls, numbers, prose, subject
+from cort_framework.evaluation.behaviour import label_calls, numbers, prose, subject
 
 
 def test_numbers_are_read_with_separators_signs_and_decimals() -> None:

@@ -18,11 +18,11 @@ from cort_framework import (
     Trajectory,
     Turn,
 )
-from cort_framework.canaries import Canaries, Count, only_printed, programs
 from cort_framework.errors import StageFailed
-from cort_framework.lookout import FEWEST, LOOK_EVERY, WINDOW, Lookout, reward_trend
+from cort_framework.guards.canaries import Canaries, Count, only_printed, programs
+from cort_framework.guards.lookout import FEWEST, LOOK_EVERY, WINDOW, Lookout, reward_trend
 from cort_framework.recipe import load_recipe
-from cort_framework.settings import Recipe, validated
+from cort_framework.recipe.settings import Recipe, validated
 
 
 class Told:

@@ -24,12 +24,12 @@ from cort_framework import (
     Trajectory,
     Weights,
 )
-from cort_framework.canaries import Canaries
 from cort_framework.cli import main
 from cort_framework.display import Display
 from cort_framework.errors import StageFailed
+from cort_framework.guards.canaries import Canaries
 from cort_framework.pipeline import RunReport, run
-from cort_framework.plan import make_plan
+from cort_framework.recipe.plan import make_plan
 from cort_framework.registry import Registry
 from cort_framework.store import read_trajectories
 from cort_framework.testing import says

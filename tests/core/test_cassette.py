@@ -14,9 +14,9 @@ from pupil import go
 from scripted import PythonHere
 
 from cort_framework import CortError, InfrastructureError, Outcome, Task, ToolCall, ToolResult, Trajectory
-from cort_framework.cassette import Cassette, Taped
 from cort_framework.errors import StageFailed
 from cort_framework.interfaces import OpenContext
+from cort_framework.rollout.cassette import Cassette, Taped
 from cort_framework.store import read_trajectories
 
 TASK = Task("t", "")

@@ -10,7 +10,7 @@ import pytest
 from stories import story
 
 from cort_framework import Reward, Task, Trajectory
-from cort_framework.comparison import cells, paired_difference
+from cort_framework.evaluation.comparison import cells, paired_difference
 from cort_framework.testing import make_trajectory
 
 

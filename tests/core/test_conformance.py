@@ -24,9 +24,8 @@ from cort_framework import (
     Tool,
     ToolCall,
     ToolResult,
-    conformance,
 )
-from cort_framework.testing import ToolCase, check_tool_conformance
+from cort_framework.testing import ToolCase, check_tool_conformance, conformance
 
 
 class Notes(Tool):

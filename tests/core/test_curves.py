@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cort_framework.curves import HEIGHT, LEFT, TOP, WIDTH, chart, write_curves
+from cort_framework.evaluation.curves import HEIGHT, LEFT, TOP, WIDTH, chart, write_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,15 +13,14 @@ from pupil import recipe
 from pupil import registry as pupils
 
 import cort_framework as cort
-from cort_framework import health
-from cort_framework.device import processes_left, processors
-from cort_framework.discovery import CORE, discover
-from cort_framework.doctor import Finding, Packages, examine
-from cort_framework.footprint import Device
-from cort_framework.health import Needs, existing, gpu_lines, try_folder
-from cort_framework.plan import make_plan
+from cort_framework.doctor import Finding, Packages, examine, health
+from cort_framework.doctor.health import Needs, existing, gpu_lines, try_folder
+from cort_framework.machine.device import processes_left, processors
+from cort_framework.machine.footprint import Device
+from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe.settings import LaunchSettings
 from cort_framework.registry import Registry
-from cort_framework.settings import LaunchSettings
+from cort_framework.registry.discovery import CORE, discover
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -10,11 +10,11 @@ import pytest
 from pupil import Pupil, Teach, recipe, registry
 
 from cort_framework.errors import TaskError
-from cort_framework.footprint import Architecture, Device, Footprint, Need, Work
 from cort_framework.forecast import Forecast, StageForecast, forecast
 from cort_framework.interfaces import PluginConfig
-from cort_framework.plan import make_plan
-from cort_framework.settings import PROMPTS
+from cort_framework.machine.footprint import Architecture, Device, Footprint, Need, Work
+from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe.settings import PROMPTS
 
 SHAPE = {
     "model_type": "llama",

@@ -8,7 +8,7 @@ import pytest
 
 from cort_framework.cli.bench.clock import run
 from cort_framework.errors import DeadlineExceeded
-from cort_framework.guard import Patience, deadline
+from cort_framework.guards.calls import Patience, deadline
 
 
 def test_a_thing_that_takes_too_long_is_ended_and_named_and_those_before_and_after_are_not() -> None:

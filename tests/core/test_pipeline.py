@@ -15,8 +15,8 @@ from pupil import Pupil, Teach, base, go
 
 from cort_framework import RequestError, Task
 from cort_framework.errors import PluginFault, StageFailed, TaskError
-from cort_framework.inputs import content_digest
 from cort_framework.pipeline import RunReport
+from cort_framework.runs.inputs import content_digest
 from cort_framework.store import read_trajectories, write_json
 
 MAKES = ("make", "sft")

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cort_framework as cort
-from cort_framework.discovery import InstalledPlugin, discover
 from cort_framework.errors import RecipeError, RequestError
 from cort_framework.recipe import Plan, find_recipe, load_recipe, make_plan
+from cort_framework.recipe.tables import key_lines, to_toml
 from cort_framework.registry import Registry
-from cort_framework.tables import key_lines, to_toml
+from cort_framework.registry.discovery import InstalledPlugin, discover
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -122,7 +122,7 @@ def registry(installed: list[InstalledPlugin], monkeypatch: pytest.MonkeyPatch) 
     registry = Registry(installed)
     for cls in (Numbers, Pen, Prize, Silent, Gradient, Learn, Measure):
         registry.register(cls)
-    monkeypatch.setattr("cort_framework.plan.default_registry", lambda: registry)
+    monkeypatch.setattr("cort_framework.recipe.plan.default_registry", lambda: registry)
     return registry
 
 

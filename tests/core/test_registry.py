@@ -151,7 +151,7 @@ def test_an_editable_plugin_has_another_version_when_its_source_changes(site: Si
     (next(site.folder.glob("*.dist-info")) / "direct_url.json").write_text('{"dir_info": {"editable": true}}')
     before = Registry().resolve("reward-function", "brief").version
     assert before.startswith("1.0+")
-    from cort_framework.discovery import _source_hash
+    from cort_framework.registry.discovery import _source_hash
 
     assert before == f"1.0+{_source_hash(path)}"
     path.write_text(path.read_text() + "# changed\n")

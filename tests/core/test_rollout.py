@@ -21,7 +21,7 @@ from cort_framework import (
 )
 from cort_framework.rendering import render
 from cort_framework.rollout import LIMIT_NOTE, RolloutSetup, rollout
-from cort_framework.sessions import clip
+from cort_framework.rollout.sessions import clip
 
 
 def test_a_call_is_answered_and_the_model_goes_on() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cort_framework import Filter, Group, Reward, RewardFunction, Trajectory, Verdict, guard
+from cort_framework import Filter, Group, Reward, RewardFunction, Trajectory, Verdict
+from cort_framework.guards import calls
 from cort_framework.scoring import judge, score
 from cort_framework.testing import make_trajectory
 
@@ -206,7 +207,7 @@ def test_a_group_filter_gives_one_verdict_a_trajectory() -> None:
 def test_plain_plugins_run_off_the_loop_in_threads_that_are_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guard, "_helpers", guard._Helpers())
+    monkeypatch.setattr(calls, "_helpers", calls._Helpers())
     threads: list[threading.Thread] = []
 
     class Where(Says):

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cort_framework.scratch import new_scratch, remove_scratch
+from cort_framework.machine.scratch import new_scratch, remove_scratch
 
-OTHER = (
-    "from cort_framework.scratch import new_scratch; print(new_scratch('cort-', {!r}), flush=True); input()"
-)
+OTHER = "from cort_framework.machine.scratch import new_scratch; print(new_scratch('cort-', {!r}), flush=True); input()"
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cort_framework import CortError, Outcome, Reward, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from cort_framework.cli.export import FORMATS, export_row
 from cort_framework.cli.trace import Trace, stage_stats
-from cort_framework.quantiles import RELATIVE_ERROR, Quantiles
+from cort_framework.evaluation.quantiles import RELATIVE_ERROR, Quantiles
 from cort_framework.rendering import render
 from cort_framework.store import Trajectories, TrajectoryLog, read_trajectories
 

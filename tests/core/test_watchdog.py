@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from harms import harm
 
-from cort_framework import Filter, Group, RewardFunction, Trajectory, Verdict, watchdog
+from cort_framework import Filter, Group, RewardFunction, Trajectory, Verdict
 from cort_framework.errors import DeadlineExceeded, StageFailed
-from cort_framework.footprint import Device
+from cort_framework.guards import watchdog
+from cort_framework.guards.watchdog import OutOfMemory, Silence, changes, culprit, watched
+from cort_framework.machine.footprint import Device
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge, score
 from cort_framework.testing import make_trajectory
-from cort_framework.watchdog import OutOfMemory, Silence, changes, culprit, watched
 
 
 @pytest.fixture(autouse=True)

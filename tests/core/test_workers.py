@@ -77,7 +77,7 @@ def test_a_filter_that_hangs_or_raises_drops_one_trajectory_and_says_why() -> No
 
 
 def isolated_filter(cls: type[HarmfulFilter]) -> Any:
-    from cort_framework.workers import isolated
+    from cort_framework.guards.workers import isolated
 
     plugin = cls()
     plugin.distribution = "cort-harm"

@@ -323,7 +323,7 @@ def fork_servers(pid: int) -> list[int]:
 
 
 def ranks(pid: int) -> list[int]:
-    return [child for child, command in descendants(pid).items() if "cort_framework.rank" in command]
+    return [child for child, command in descendants(pid).items() if "cort_framework.training.rank" in command]
 
 
 def test_a_run_whose_fork_server_is_killed_comes_to_the_same_end(

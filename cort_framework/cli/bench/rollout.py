@@ -19,10 +19,10 @@ from cort_framework.cli.bench.share import share
 from cort_framework.cli.bench.table import Row, report
 from cort_framework.cli.bench.ways import WAYS, Made, prove_equal
 from cort_framework.cli.options import json_option
-from cort_framework.discovery import Provider
 from cort_framework.errors import PluginError
 from cort_framework.interfaces import Engine, OpenContext
 from cort_framework.registry import check_requirements, default_registry
+from cort_framework.registry.discovery import Provider
 from cort_framework.types import Weights
 
 WAITS = (Waits("5 ms", 0.005), Waits("100 ms", 0.1), Waits("100 ms, 2 s tail", 0.1, 2.0))

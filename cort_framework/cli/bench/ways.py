@@ -12,8 +12,8 @@ from cort_framework.cli.bench.scripts import SEED, TEMPLATE, Script, Waiting
 from cort_framework.errors import CortError
 from cort_framework.interfaces import RolloutRequest
 from cort_framework.parsing import CallParser
+from cort_framework.recipe.settings import RolloutSettings
 from cort_framework.rollout import RolloutSetup, rollout
-from cort_framework.settings import RolloutSettings
 from cort_framework.types import Generation, Sampling, ToolCall
 
 PLENTY = 1 << 20

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Literal
 
 from cort_framework import Outcome, Trajectory
-from cort_framework.behaviour import numbers, prose
+from cort_framework.evaluation.behaviour import numbers, prose
 from cort_hint_engineering.arithmetic import Chain
 from cort_hint_engineering.handwork import Known, dense_runs, steps
 from cort_hint_engineering.sentences import Sentence, place, sentences

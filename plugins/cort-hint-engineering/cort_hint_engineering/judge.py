@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from cort_framework import PluginConfig, RequestError, Trajectory
-from cort_framework.behaviour import prose
+from cort_framework.evaluation.behaviour import prose
 from cort_hint_engineering.detectors import Span
 
 if TYPE_CHECKING:

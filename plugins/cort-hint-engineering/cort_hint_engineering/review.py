@@ -23,10 +23,10 @@ from cort_framework.cli.solve import Live
 from cort_framework.errors import RequestError
 from cort_framework.executor import open_tools
 from cort_framework.interfaces import Filter, HintInjector, RewardFunction
-from cort_framework.plan import Plan, PlannedStage
 from cort_framework.recipe import load_recipe, make_plan
+from cort_framework.recipe.plan import Plan, PlannedStage
 from cort_framework.rollout import RolloutSetup, go_on
-from cort_framework.runfolder import REVIEWED, locked
+from cort_framework.runs.folder import REVIEWED, locked
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge, score
 from cort_framework.store import TrajectoryLog

@@ -15,11 +15,11 @@ import click
 from pydantic import ValidationError
 
 from cort_framework import RequestError, Trajectory
-from cort_framework.behaviour import label_calls, subject
 from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_framework.cli.traces import find_traces
 from cort_framework.evaluation import RESAMPLES, quantile
-from cort_framework.tables import parse_override
+from cort_framework.evaluation.behaviour import label_calls, subject
+from cort_framework.recipe.tables import parse_override
 from cort_framework.types import derive_seed
 from cort_openai.behaviour import BehaviourJudge
 from cort_openai.chat import Chat, ChatSettings, SpendingLimit

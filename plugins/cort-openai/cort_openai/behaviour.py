@@ -1,4 +1,4 @@
-"""What each call of a trajectory is for, as a judge sees it: the labels and subjects of ``cort_framework.behaviour``, which finds
+"""What each call of a trajectory is for, as a judge sees it: the labels and subjects of ``cort_framework.evaluation.behaviour``, which finds
 them by rule, from any chat endpoint."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from cort_framework import Trajectory
-from cort_framework.behaviour import Label, Subject
+from cort_framework.evaluation.behaviour import Label, Subject
 from cort_openai.chat import Chat
 
 _TASK = """You read the reasoning of a model that can run programs while it thinks. Each call of a program is followed by a line \

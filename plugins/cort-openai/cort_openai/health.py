@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cort_framework import CortError, HealthCheck, HealthContext, HealthReport
 
 if TYPE_CHECKING:
-    from cort_framework.plan import Plan
+    from cort_framework.recipe.plan import Plan
 
 
 class EndpointCheck(HealthCheck):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cort_framework.scratch import new_scratch
+from cort_framework.machine.scratch import new_scratch
 
 MAX_SOCKET_PATH = 90
 """Unix socket paths end near 100 characters, on macOS with the terminating zero at 104."""

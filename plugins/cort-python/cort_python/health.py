@@ -19,7 +19,7 @@ from cort_python.isolation.trials import Trial, opened, run_attacks, run_hangs, 
 from cort_python.tool import PythonTool
 
 if TYPE_CHECKING:
-    from cort_framework.plan import Plan
+    from cort_framework.recipe.plan import Plan
 
 TRIED_HANGS = ("an empty loop", "a loop that has switched interrupts off", "a program that does not end")
 """The others that ``cort tools check`` tries take a quarter of a minute more."""

@@ -19,7 +19,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from cort_framework import InfrastructureError
-from cort_framework.scratch import remove_scratch
+from cort_framework.machine.scratch import remove_scratch
 from cort_python.client import Client, KernelClient, LiteClient, ipc_connection
 from cort_python.folders import KERNEL_OPTIONS, WORK, clean_environment, new_root, remove_tree
 from cort_python.isolation import Layer, Limits, Policy, State

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cort_framework import InfrastructureError
-from cort_framework.scratch import remove_scratch
+from cort_framework.machine.scratch import remove_scratch
 from cort_python.folders import clean_environment, new_root
 from cort_python.isolation.policy import Layer, Limits, Policy, State
 

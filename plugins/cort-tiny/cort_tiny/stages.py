@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from cort_framework.footprint import BYTES, Architecture, Footprint, Need, Work
 from cort_framework.interfaces import PluginConfig, Stage, StageResult
+from cort_framework.machine.footprint import BYTES, Architecture, Footprint, Need, Work
 from cort_framework.types import Author, Task, Trajectory, Turn
 from cort_tiny.corpus import Mixture, texts
 from cort_tiny.texts import Text

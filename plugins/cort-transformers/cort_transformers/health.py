@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cort_framework import HealthCheck, HealthContext, HealthReport
-from cort_framework.device import find_device
+from cort_framework.machine.device import find_device
 
 SIZE = 256
 TOLERANCE = 1e-2

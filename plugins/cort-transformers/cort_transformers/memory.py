@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cort_framework.footprint import BYTES, Footprint, Need, Work
+from cort_framework.machine.footprint import BYTES, Footprint, Need, Work
 
 if TYPE_CHECKING:
     from cort_transformers.engine import TransformersEngine

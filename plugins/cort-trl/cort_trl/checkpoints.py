@@ -24,9 +24,9 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 import cort_framework as cort
-from cort_framework.inputs import content_digest
-from cort_framework.launch import stop_file
+from cort_framework.runs.inputs import content_digest
 from cort_framework.store import write_json
+from cort_framework.training.launch import stop_file
 
 DIGESTS = "digests.json"
 GRACE_S = 20

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 import cort_framework as cort
-from cort_framework.footprint import Footprint, Work
+from cort_framework.machine.footprint import Footprint, Work
 from cort_trl.rollouts import Rollouts, for_trl
 from cort_trl.training import REQUIRES, Schedule, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet

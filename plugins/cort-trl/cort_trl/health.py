@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from cort_framework import HealthCheck, HealthContext, HealthReport
-from cort_framework.settings import LaunchSettings
+from cort_framework.recipe.settings import LaunchSettings
 from cort_trl.launch import environment
 from cort_trl.training import REQUIRES
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from cort_framework.launch import Job, read_job, write_exits
-from cort_framework.rank import end_with_parent
-from cort_framework.runfolder import take_part
-from cort_framework.settings import LaunchSettings
+from cort_framework.recipe.settings import LaunchSettings
+from cort_framework.runs.folder import take_part
+from cort_framework.training.launch import Job, read_job, write_exits
+from cort_framework.training.rank import end_with_parent
 
 FSDP2 = {
     "version": 2,
@@ -64,7 +64,7 @@ def arguments(job: Job, path: str, machine: int) -> list[str]:
         "--shutdown-timeout=15",
         f"--log-dir={job.folder / f'elastic-{machine}'}",  # else a temporary folder that stays
         "-m",
-        "cort_framework.rank",
+        "cort_framework.training.rank",
         path,
     ]
 

@@ -6,7 +6,7 @@ import os
 import sys
 from datetime import timedelta
 
-from cort_framework.rank import end_with_parent
+from cort_framework.training.rank import end_with_parent
 
 PATIENCE_S = 60
 

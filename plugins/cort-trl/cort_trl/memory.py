@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cort_framework.footprint import BYTES, Architecture, Footprint, Need, Work, times
+from cort_framework.machine.footprint import BYTES, Architecture, Footprint, Need, Work, times
 
 if TYPE_CHECKING:
     from cort_trl.grpo import GroupRelativeTrainer

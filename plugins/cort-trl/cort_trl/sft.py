@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 import cort_framework as cort
-from cort_framework.footprint import Footprint, Work
+from cort_framework.machine.footprint import Footprint, Work
 from cort_trl.data import own_folder, rendered, stored
 from cort_trl.training import REQUIRES, TrainingSettings, adapters, arguments, fit, load, quiet
 from cort_trl.world import meet

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 import cort_framework as cort
 from cort_framework.errors import EngineError
-from cort_framework.footprint import Footprint, Work
+from cort_framework.machine.footprint import Footprint, Work
 
 if TYPE_CHECKING:
     from cort_transformers.tokenizer import HuggingFaceTokenizer, StopWatch

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from cort_framework import HealthCheck, HealthContext, HealthReport
-from cort_framework.device import find_device
+from cort_framework.machine.device import find_device
 from cort_vllm.engine import VllmEngine
 
 ASKED = """

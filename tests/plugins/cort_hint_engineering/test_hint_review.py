@@ -20,7 +20,7 @@ import cort_framework as cort
 from cort_framework.display import SilentDisplay
 from cort_framework.pipeline import run
 from cort_framework.recipe import load_recipe, make_plan
-from cort_framework.runfolder import REVIEWED
+from cort_framework.runs.folder import REVIEWED
 from cort_framework.store import Trajectories, read_trajectories
 from cort_hint_engineering.review import line_starts, numbered, review
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cort_framework as cort
 from cort_framework.executor import RolloutJob
+from cort_framework.recipe.settings import RolloutSettings
 from cort_framework.registry import Resolved
-from cort_framework.settings import RolloutSettings
 from cort_framework.testing import ScriptedEngine
 
 

@@ -14,7 +14,7 @@ import tokenizer_kinds as kinds
 from cort_framework.alignment import BOUNDARIES, Finding, check_tokens
 from cort_framework.cli import main
 from cort_framework.interfaces import Tokenizer
-from cort_framework.settings import PROMPTS
+from cort_framework.recipe.settings import PROMPTS
 from cort_python.tool import PythonTool
 from cort_transformers.tokenizer import HuggingFaceTokenizer
 from cort_trl.grpo import GroupRelativeTrainer

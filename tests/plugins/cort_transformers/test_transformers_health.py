@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cort_framework import HealthContext
-from cort_framework.footprint import Device
+from cort_framework.machine.footprint import Device
 from cort_transformers import health
 
 

@@ -14,13 +14,13 @@ from trl_runs import Recorder, batches_of
 from trl_worlds import Recorded, grpo, recorded, sft, train
 
 import cort_framework as cort
-from cort_framework.canaries import Canaries
 from cort_framework.errors import StageFailed
 from cort_framework.executor import LocalExecutor, RolloutJob
-from cort_framework.lookout import reward_trend
+from cort_framework.guards.canaries import Canaries
+from cort_framework.guards.lookout import reward_trend
+from cort_framework.recipe.settings import validated
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
-from cort_framework.settings import validated
 from cort_framework.store import read_trajectories
 from cort_framework.training import Training
 from cort_trl.grpo import GroupRelativeTrainer

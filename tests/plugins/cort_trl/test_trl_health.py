@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cort_framework.settings import LaunchSettings
+from cort_framework.recipe.settings import LaunchSettings
 from cort_trl.health import meet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

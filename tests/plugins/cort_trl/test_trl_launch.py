@@ -18,8 +18,8 @@ from trl_worlds import Alone, Killed, Slow, Touching, grpo, resolved, sft, train
 import cort_framework as cort
 from cort_framework.display import SilentDisplay, StageReporter
 from cort_framework.errors import StageFailed
+from cort_framework.recipe.settings import LaunchSettings
 from cort_framework.runtime import Runtime
-from cort_framework.settings import LaunchSettings
 from cort_framework.store import read_trajectories
 from cort_transformers.engine import TransformersEngine
 from cort_trl.checkpoints import is_whole

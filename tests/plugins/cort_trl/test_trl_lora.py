@@ -12,7 +12,7 @@ from test_trl_sft import weights
 from trl_runs import EngineRollout, Recorder, batches_of, context, random_trajectories
 
 import cort_framework as cort
-from cort_framework.settings import LaunchSettings
+from cort_framework.recipe.settings import LaunchSettings
 from cort_trl.grpo import GroupRelativeTrainer
 from cort_trl.sft import SupervisedTrainer
 from cort_trl.training import arguments

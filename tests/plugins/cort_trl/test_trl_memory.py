@@ -11,8 +11,8 @@ import pytest
 
 import cort_framework as cort
 from cort_framework.errors import CortError
-from cort_framework.footprint import Device, Work, from_config
 from cort_framework.forecast import StageForecast, forecast
+from cort_framework.machine.footprint import Device, Work, from_config
 from cort_framework.recipe import shipped_recipes
 from cort_math.sources import HuggingFaceSource
 from cort_trl.sft import SupervisedTrainer
@@ -27,7 +27,9 @@ SIZES = {"train": 2000, "in-range": 500, "out-of-range": 30}
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any model of the hub has the shape of Qwen2.5-1.5B; its data sets have as many problems of 900 bytes as they say."""
-    monkeypatch.setattr("cort_framework.footprint._config_file", lambda model: config_of(model, tmp_path))
+    monkeypatch.setattr(
+        "cort_framework.machine.footprint._config_file", lambda model: config_of(model, tmp_path)
+    )
 
     def tasks(self: HuggingFaceSource) -> Iterator[cort.Task]:
         name = self.config.dataset

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trl_runs import Recorder, batches_of, context, random_trajectories, trajectory
 
 import cort_framework as cort
-from cort_framework.canaries import Canaries
-from cort_framework.lookout import Lookout
+from cort_framework.guards.canaries import Canaries
+from cort_framework.guards.lookout import Lookout
 from cort_trl.sft import SupervisedTrainer, split_batch, training_order
 
 AUTHORS: tuple[cort.Author, ...] = ("prompt", "model", "tool", "hint")

@@ -15,11 +15,11 @@ from trl_runs import random_trajectories
 import cort_framework as cort
 from cort_framework.display import SilentDisplay, StageReporter
 from cort_framework.executor import RolloutJob
-from cort_framework.launch import launch
+from cort_framework.recipe.settings import LaunchSettings, RolloutSettings
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
-from cort_framework.settings import LaunchSettings, RolloutSettings
 from cort_framework.training import Training
+from cort_framework.training.launch import launch
 from cort_transformers.engine import TransformersEngine
 from cort_trl.grpo import GroupRelativeTrainer
 from cort_trl.sft import SupervisedTrainer

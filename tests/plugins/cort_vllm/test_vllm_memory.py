@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cort_framework.footprint import Architecture, Device, Work
+from cort_framework.machine.footprint import Architecture, Device, Work
 
 pytestmark = pytest.mark.vllm
 

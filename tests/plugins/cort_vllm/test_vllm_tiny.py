@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import cort_framework as cort
+from cort_framework.recipe.settings import PROMPTS, RolloutSettings
 from cort_framework.rollout import RolloutSetup, rollout
-from cort_framework.settings import PROMPTS, RolloutSettings
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -14,8 +14,8 @@ from operator import itemgetter
 from random import Random
 from typing import Any
 
-from cort_framework.behaviour import label_calls
 from cort_framework.evaluation import RESAMPLES, is_right, quantile
+from cort_framework.evaluation.behaviour import label_calls
 from cort_framework.types import Trajectory, derive_seed
 
 MEASURES = {

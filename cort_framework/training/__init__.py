@@ -9,15 +9,15 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cort_framework.canaries import Canaries
 from cort_framework.errors import StageFailed
 from cort_framework.executor import RolloutJob, lines_of
-from cort_framework.guard import blame, checked
+from cort_framework.guards.calls import blame, checked
+from cort_framework.guards.canaries import Canaries
+from cort_framework.guards.lookout import Lookout
 from cort_framework.interfaces import Executor, Reporter, RolloutRequest, TrainContext, Trainer
-from cort_framework.lookout import Lookout
+from cort_framework.recipe.settings import LaunchSettings, RolloutSettings
 from cort_framework.registry import Resolved
 from cort_framework.runtime import Runtime
-from cort_framework.settings import LaunchSettings, RolloutSettings
 from cort_framework.store import TrajectoryLog
 from cort_framework.types import Checkpoint, Task, Trajectory, Weights
 

@@ -2,7 +2,7 @@
 leave behind put together again.
 
 The launcher (``python -m LAUNCHER JOB RANK``, RANK being this machine's) knows how processes of its kind find each other;
-each that it starts runs ``python -m cort_framework.rank JOB``. Nothing here knows of torch.
+each that it starts runs ``python -m cort_framework.training.rank JOB``. Nothing here knows of torch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cort_framework.display import Display, StageReporter
 from cort_framework.errors import CortError, DeadlineExceeded, RequestError, StageFailed
+from cort_framework.guards.watchdog import changes
 from cort_framework.runtime import Runtime
 from cort_framework.store import TrajectoryLog, write_json
 from cort_framework.training import Training
@@ -222,20 +223,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Silence:
-    """For how long nothing has changed in some folders and in the folders in them; a clock that is set does not matter."""
+    """For how long nothing has been written in some folders; a clock that is set does not matter."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
-        self._seen: list[int] = []
+        self._seen: object = None
         self._since = time.monotonic()
 
     def seconds(self) -> float:
-        seen = []
-        for folder in self._folders:
-            for path in (folder, *folder.glob("*"), *folder.glob("*/*")):
-                with suppress(FileNotFoundError):
-                    seen.append(path.stat().st_mtime_ns)
-        seen.sort()
+        seen = changes(*self._folders)
         if seen != self._seen:
             self._seen, self._since = seen, time.monotonic()
         return time.monotonic() - self._since

@@ -22,7 +22,7 @@ import sys
 from typing import Any, BinaryIO, TypeVar
 
 from cort_framework.errors import CortError, InfrastructureError, RequestError
-from cort_framework.guard import blame, deadline
+from cort_framework.guards.calls import blame, deadline
 from cort_framework.interfaces import Filter, OpenContext, Plugin, RewardFunction
 from cort_framework.types import Group, Trajectory
 
@@ -93,7 +93,7 @@ class Workers:
 
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", "from cort_framework.workers import serve; serve()"),
+            *(sys.executable, "-c", "from cort_framework.guards.workers import serve; serve()"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # what it starts is killed with it; and Ctrl-C is for this process

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from cort_framework.canaries import Canaries
+from cort_framework.guards.canaries import Canaries
 from cort_framework.interfaces import PluginConfig
-from cort_framework.tables import Source, Table, to_toml
+from cort_framework.recipe.tables import Source, Table, to_toml
 
 PROMPTS = {
     "tool": (

@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cort_framework.canaries import SHOWS, Canaries, Count, Sums, programs
 from cort_framework.errors import StageFailed
 from cort_framework.evaluation import bootstrap, is_right
+from cort_framework.guards.canaries import SHOWS, Canaries, Count, Sums, programs
 from cort_framework.interfaces import Reporter
 from cort_framework.store import write_text
 from cort_framework.types import Trajectory, Verdict

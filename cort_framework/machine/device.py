@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cort_framework.footprint import Device
+from cort_framework.machine.footprint import Device
 
 
 def find_device() -> Device:

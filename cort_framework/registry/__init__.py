@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from cort_framework.discovery import KINDS, Failure, InstalledPlugin, Provider, check_class, discover
 from cort_framework.errors import PluginError, PluginFault
 from cort_framework.interfaces import Plugin, PluginConfig
+from cort_framework.registry.discovery import KINDS, Failure, InstalledPlugin, Provider, check_class, discover
 
 if TYPE_CHECKING:
     import click

@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cort_framework.device import memory, processes_left, processors
 from cort_framework.errors import CortError
-from cort_framework.footprint import weights_here
 from cort_framework.forecast import Forecast, Part, StageForecast, forecast
-from cort_framework.guard import blame
+from cort_framework.guards.calls import blame
 from cort_framework.hookspecs import hookimpl
-from cort_framework.inputs import TaskSets
 from cort_framework.interfaces import HealthCheck, HealthContext, HealthReport, HealthState
+from cort_framework.machine.device import memory, processes_left, processors
+from cort_framework.machine.footprint import weights_here
+from cort_framework.runs.inputs import TaskSets
 
 if TYPE_CHECKING:
-    from cort_framework.plan import Plan
+    from cort_framework.recipe.plan import Plan
 
 GIB, MIB = 1 << 30, 1 << 20
 SCARCE_MEMORY, SCARCE_DISK = 2 * GIB, GIB

@@ -13,12 +13,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from cort_framework.discovery import CORE, KINDS, Provider
 from cort_framework.errors import CortError, PluginError
-from cort_framework.guard import run_plugin_on_each
+from cort_framework.guards.calls import run_plugin_on_each
 from cort_framework.interfaces import HealthCheck, HealthContext, HealthReport
-from cort_framework.plan import Plan
+from cort_framework.recipe.plan import Plan
 from cort_framework.registry import Registry, check_requirements
+from cort_framework.registry.discovery import CORE, KINDS, Provider
 
 
 @dataclass(frozen=True)

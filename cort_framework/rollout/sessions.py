@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cort_framework.errors import CortError, InfrastructureError
-from cort_framework.guard import blame, checked, deadline
+from cort_framework.guards.calls import blame, checked, deadline
 from cort_framework.interfaces import Tool, ToolSession
 from cort_framework.recipe import RolloutSettings
 from cort_framework.types import Outcome, ToolCall, ToolResult, Trajectory, Turn

@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cort_framework.canaries import Canaries
 from cort_framework.errors import PluginError
+from cort_framework.guards.canaries import Canaries
 from cort_framework.interfaces import Stage, Trainer
+from cort_framework.recipe.settings import LaunchSettings, M, Recipe, RolloutSettings, StageTable, validated
+from cort_framework.recipe.tables import Key, Problem, Table, explain, merge, nearest, refuse
 from cort_framework.registry import Registry, Resolved, absent_because, check_requirements, default_registry
-from cort_framework.settings import LaunchSettings, M, Recipe, RolloutSettings, StageTable, validated
-from cort_framework.tables import Key, Problem, Table, explain, merge, nearest, refuse
 
 SECTIONS = {
     "tasks": "task-source",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cort_framework.errors import TaskError
-from cort_framework.guard import blame, checked
+from cort_framework.guards.calls import blame, checked
 from cort_framework.interfaces import TaskSource
 from cort_framework.recipe import Plan
 from cort_framework.store import write_text

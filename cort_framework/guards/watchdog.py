@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypeGuard
 
-from cort_framework.device import memory
 from cort_framework.errors import StageFailed
 from cort_framework.interfaces import Plugin
+from cort_framework.machine.device import memory
 from cort_framework.registry import default_registry
 
 Check = Callable[[], str | None]
@@ -131,7 +131,7 @@ def changes(*paths: Path) -> object:
             with contextlib.suppress(OSError):
                 state = file.stat()
                 found.append((str(file), state.st_size, state.st_mtime_ns))
-    return found
+    return frozenset(found)
 
 
 class OutOfMemory:

@@ -16,7 +16,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from cort_framework.behaviour import Label, Subject, label_calls, subject
+from cort_framework.evaluation.behaviour import Label, Subject, label_calls, subject
 from cort_framework.types import Outcome, Trajectory, derive_seed
 
 RESAMPLES = 2000

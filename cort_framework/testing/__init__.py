@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cort_framework.conformance import ToolCase, check_tool_conformance
 from cort_framework.interfaces import (
     Engine,
     Filter,
@@ -31,6 +30,7 @@ from cort_framework.interfaces import (
     TaskSource,
     Tool,
 )
+from cort_framework.testing.conformance import ToolCase, check_tool_conformance
 from cort_framework.types import (
     Generation,
     Group,
@@ -312,8 +312,8 @@ def check_engine(cls: type[Engine], model: str, config: Any = None) -> Generatio
 
 def _with(cls: type[P], base: type[Plugin], config: Any, check: Callable[[P], Awaitable[R]]) -> R:
     """Runs a check on an open plugin, on a loop of its own."""
-    from cort_framework.discovery import check_class
     from cort_framework.registry import check_requirements
+    from cort_framework.registry.discovery import check_class
 
     check_class(cls, base)
     check_requirements(cls)

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cort_framework.behaviour import prose
 from cort_framework.evaluation import is_right, last_boxed
+from cort_framework.evaluation.behaviour import prose
 from cort_framework.interfaces import PluginConfig
 from cort_framework.types import Outcome, Trajectory
 

@@ -1,4 +1,4 @@
-"""``python -m cort_framework.rank JOB``: one of the processes that train together. ``RANK`` in its environment says which."""
+"""``python -m cort_framework.training.rank JOB``: one of the processes that train together. ``RANK`` in its environment says which."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from cort_framework.display import Display, SilentDisplay, StageReporter
-from cort_framework.launch import Job, read_job, write_error, write_result
-from cort_framework.runfolder import take_part
+from cort_framework.guards.watchdog import OutOfMemory, watched
+from cort_framework.runs.folder import take_part
 from cort_framework.runtime import Runtime
-from cort_framework.watchdog import OutOfMemory, watched
+from cort_framework.training.launch import Job, read_job, write_error, write_result
 
 
 def main() -> None:

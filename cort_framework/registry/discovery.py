@@ -59,7 +59,7 @@ CORE = "cort-framework"
 BUILTIN_MODULES = {
     "cort": "cort_framework.stages",
     "bench": "cort_framework.cli.bench",
-    "health": "cort_framework.health",
+    "health": "cort_framework.doctor.health",
 }
 """What the core itself provides comes through the same hooks: name of the plugin and its module."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cort_framework.errors import CortError, DeadlineExceeded
-from cort_framework.guard import Patience, blame, checked, deadline, run_plugin
+from cort_framework.guards.calls import Patience, blame, checked, deadline, run_plugin
 from cort_framework.interfaces import (
     Engine,
     HintInjector,
@@ -25,7 +25,7 @@ from cort_framework.interfaces import (
 from cort_framework.parsing import CallParser, ParsedCall, ToolCallParser
 from cort_framework.recipe import RolloutSettings
 from cort_framework.rendering import Detokenizer, cut, last_texts, prompt_turn
-from cort_framework.sessions import Sessions
+from cort_framework.rollout.sessions import Sessions
 from cort_framework.types import (
     Author,
     Generation,

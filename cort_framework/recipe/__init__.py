@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cort_framework.errors import RequestError
-from cort_framework.plan import Plan, PlannedStage, make_plan, plan_problems
-from cort_framework.settings import (
+from cort_framework.recipe.plan import Plan, PlannedStage, make_plan, plan_problems
+from cort_framework.recipe.settings import (
     PROMPTS,
     Recipe,
     RewardTable,
@@ -24,7 +24,7 @@ from cort_framework.settings import (
     TaskTable,
     validated,
 )
-from cort_framework.tables import (
+from cort_framework.recipe.tables import (
     Key,
     Problem,
     Source,
@@ -52,7 +52,8 @@ __all__ = [
     "shipped_recipes",
 ]
 
-RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
+_CORE = Path(__file__).parent.parent
+RECIPE_FOLDERS = (_CORE / "recipes", _CORE.parent / "recipes")
 """In a wheel, and in a checkout."""
 
 
