@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hazards import FirstOfGroup, Harmful, HarmfulFilter
 
@@ -94,12 +96,12 @@ def test_what_is_killed_or_closed_leaves_no_process(tmp_path: Path) -> None:
 
 
 def our_children() -> list[int]:
-    return [
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-        if b"workers import serve" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if "workers import serve" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def test_a_worker_that_holds_on_to_the_interpreter_does_not_outlive_a_parent_that_is_killed(

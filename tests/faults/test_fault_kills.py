@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cort_framework.store import read_trajectories
@@ -222,19 +223,11 @@ def _processes(folder: Path) -> list[str]:
 
 def descendants(pid: int) -> dict[int, str]:
     """Process ids under a process, with their command lines."""
-    parents, commands = {}, {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, IndexError, ValueError):
-            if entry.name.isdecimal():
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    found: dict[int, str] = {}
-    waiting = [pid]
-    while waiting:
-        parent = waiting.pop()
-        children = [child for child, its in parents.items() if its == parent]
-        found |= {child: commands.get(child, "") for child in children}
-        waiting += children
+    found = {}
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                found[process.pid] = " ".join(process.cmdline())
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,14 +187,12 @@ def test_several_comparisons_run_at_the_same_time_each_in_its_own_process() -> N
 
 
 def children() -> set[int]:
-    """The template processes of this one. Threads and processes may end while they are looked at."""
+    """The template processes of this one."""
     found = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            for pid in (task / "children").read_text().split():
-                with contextlib.suppress(FileNotFoundError):
-                    if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found.add(int(pid))
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "forkserver" in " ".join(process.cmdline()):
+                found.add(process.pid)
     return found
 
 
