@@ -11,9 +11,11 @@ import hashlib
 import importlib
 import inspect
 import json
+import signal
+import threading
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
@@ -63,8 +65,11 @@ BUILTIN_MODULES = {
 }
 """What the core itself provides comes through the same hooks: name of the plugin and its module."""
 
-PRESENTATION = ("cli/", "display.py", "testing.py", "health.py", "doctor.py")
+PRESENTATION = ("cli/", "display.py", "testing/", "testing.py", "health.py", "doctor/")
 """Files whose change changes no result: they are left out of an editable install's version."""
+
+PATIENCE_S = 120.0
+"""How long a plugin may take to be imported, or to answer a hook, before it counts as broken."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ class InstalledPlugin:
         if self._manager is None:
             return None
         try:
-            answers = getattr(self._manager.hook, hook)()
+            with _patience():
+                answers = getattr(self._manager.hook, hook)()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit too
@@ -166,7 +172,8 @@ class InstalledPlugin:
     @cached_property
     def _manager(self) -> pluggy.PluginManager | None:
         try:
-            loaded = EntryPoint(self.name, self.module, GROUP).load()
+            with _patience():
+                loaded = EntryPoint(self.name, self.module, GROUP).load()
             for name, value in vars(loaded).items():
                 if name.startswith("cort_") and inspect.isfunction(value):
                     _check_hook(name, value)
@@ -197,7 +204,7 @@ class InstalledPlugin:
                     if canonicalize_name(declared.name) == canonicalize_name(missing):
                         return f'pip install "{declared.name}{declared.specifier}"'
             return f"pip install {missing}"
-        frames = traceback.extract_tb(error.__traceback__)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
         return (
             f"the fault is in {self.distribution} {self.release}{place}: pip install -U or pip uninstall it"
@@ -226,6 +233,27 @@ def check_class(cls: Any, base: type[Plugin]) -> None:
 
 
 # --- what the above is made of ----------------------------------------------------------------------------------
+@contextmanager
+def _patience() -> Iterator[None]:
+    """``TimeoutError`` in a block that takes longer than ``PATIENCE_S``; only the main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"it has not come back within {PATIENCE_S:g} s")
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    pending = signal.setitimer(
+        signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S
+    )  # again, where the plugin swallows it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *pending)
+        signal.signal(signal.SIGALRM, handler)
+
+
 def _builtins() -> list[InstalledPlugin]:
     try:
         release, editable = version(CORE), _is_editable(Distribution.from_name(CORE))

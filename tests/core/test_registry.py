@@ -9,7 +9,7 @@ import pytest
 
 import cort_framework as cort
 from cort_framework.errors import PluginError, PluginFault
-from cort_framework.registry import Registry, Resolved, check_requirements
+from cort_framework.registry import Registry, Resolved, check_requirements, discovery
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -39,6 +39,12 @@ BROKEN = {
         "@cort.hookimpl\ndef cort_reward_functions(): exit(1)",
         "cort_reward_functions",
         "SystemExit",
+    ),
+    "hangs at import": ("import time\ntime.sleep(100)", "import", "not come back within 0.5 s"),
+    "hook that hangs": (
+        "@cort.hookimpl\ndef cort_reward_functions():\n while True: pass",
+        "cort_reward_functions",
+        "not come back within 0.5 s",
     ),
     "no list": ("@cort.hookimpl\ndef cort_reward_functions(): return 7", "cort_reward_functions", "int"),
     "wrong base": (
@@ -75,8 +81,13 @@ def test_a_plugin_is_imported_only_when_its_kind_is_asked_for(site: Site) -> Non
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_is_remembered_and_harms_no_other(site: Site, case: str) -> None:
+def test_a_broken_plugin_is_remembered_and_harms_no_other(
+    site: Site, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, where, word = BROKEN[case]
+    if "hang" in case:
+        Registry().load_all()  # those that are installed may take their time
+        monkeypatch.setattr(discovery, "PATIENCE_S", 0.5)
     site.write("cort-wreck", source)
     site.write("cort-brief", GOOD)
     registry = Registry()
