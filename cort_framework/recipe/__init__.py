@@ -1,4 +1,4 @@
-"""A recipe: TOML -> profile -> ``--set`` -> checked settings (``settings``) -> a plan (``plan``).
+"""A recipe: TOML -> profile -> ``--set`` -> checked settings (``settings``) -> a plan (``planner``).
 
 Every fault is reported at once, each with its TOML path, its line and the nearest known key.
 """
@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cort_framework.errors import RequestError
-from cort_framework.recipe.plan import Plan, PlannedStage, make_plan, plan_problems
+from cort_framework.recipe.plan import Plan, PlannedStage
+from cort_framework.recipe.planner import make_plan, plan_problems
 from cort_framework.recipe.settings import (
     PROMPTS,
     Recipe,

@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from cort_framework.machine.device import find_device, processors
 from cort_framework.errors import RequestError, StageFailed
-from cort_framework.runs.inputs import content_digest, digest
 from cort_framework.interfaces import StageResult
+from cort_framework.machine.device import find_device, processors
 from cort_framework.recipe import Plan, PlannedStage
+from cort_framework.runs.inputs import content_digest, digest
 from cort_framework.store import write_json, write_text
 
 REVIEWED = "reviewed.jsonl"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cort_framework.errors import RequestError
-from cort_framework.runs.inputs import TaskSets, content_digest, digest
 from cort_framework.recipe import Plan, PlannedStage
 from cort_framework.runs.folder import StageRecord, finished, read_state
+from cort_framework.runs.inputs import TaskSets, content_digest, digest
 
 SHOWN = 60
 """Characters of a value in a reason."""

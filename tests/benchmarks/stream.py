@@ -32,8 +32,7 @@ from cort_framework.cli.trace import Trace, stage_stats
 from cort_framework.display import SilentDisplay
 from cort_framework.evaluation import evaluate
 from cort_framework.pipeline import Run
-from cort_framework.recipe import Recipe
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import Recipe, make_plan
 from cort_framework.rendering import render
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import score

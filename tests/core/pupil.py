@@ -34,7 +34,7 @@ from cort_framework import (
 )
 from cort_framework.display import SilentDisplay
 from cort_framework.pipeline import RunReport, run
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.registry import Registry
 from cort_framework.stages import cort_executors, cort_stages
 from cort_framework.testing import ScriptedEngine, says

@@ -29,7 +29,7 @@ from cort_framework.display import Display
 from cort_framework.errors import StageFailed
 from cort_framework.guards.canaries import Canaries
 from cort_framework.pipeline import RunReport, run
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.registry import Registry
 from cort_framework.store import read_trajectories
 from cort_framework.testing import says

@@ -174,7 +174,7 @@ def folder(tmp_path, monkeypatch, cort_registry):
     """A folder to work in, with a recipe, a model and the plugins that it names."""
     for plugin in PLUGINS:
         cort_registry.register(plugin)
-    monkeypatch.setattr("cort_framework.recipe.plan.default_registry", lambda: cort_registry)
+    monkeypatch.setattr("cort_framework.recipe.planner.default_registry", lambda: cort_registry)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

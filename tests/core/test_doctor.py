@@ -17,7 +17,7 @@ from cort_framework.doctor import Finding, Packages, examine, health
 from cort_framework.doctor.health import Needs, existing, gpu_lines, try_folder
 from cort_framework.machine.device import processes_left, processors
 from cort_framework.machine.footprint import Device
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.recipe.settings import LaunchSettings
 from cort_framework.registry import Registry
 from cort_framework.registry.discovery import CORE, discover

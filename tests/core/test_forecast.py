@@ -13,7 +13,7 @@ from cort_framework.errors import TaskError
 from cort_framework.forecast import Forecast, StageForecast, forecast
 from cort_framework.interfaces import PluginConfig
 from cort_framework.machine.footprint import Architecture, Device, Footprint, Need, Work
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.recipe.settings import PROMPTS
 
 SHAPE = {

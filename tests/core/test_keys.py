@@ -12,7 +12,7 @@ from test_pipeline import killed
 
 from cort_framework import RequestError
 from cort_framework.errors import StageFailed
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.runs.keys import Standing, differences, standings
 
 MAKES = ("make", "sft", "middle")

@@ -15,7 +15,7 @@ from pupil import go, recipe, registry
 from cort_framework.display import SilentDisplay
 from cort_framework.errors import CortError, PluginFault, RecipeError, RequestError, StageFailed
 from cort_framework.pipeline import RunReport, run
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.store import TrajectoryLog, read_trajectories
 from cort_framework.training.launch import collect_trajectories
 from cort_framework.types import Task, Trajectory

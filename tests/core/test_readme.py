@@ -150,7 +150,7 @@ def test_the_script_of_the_readme_runs_every_stage_on_a_scripted_model(tmp_path,
 
     real = cort_registry.resolve
     monkeypatch.setattr(cort_registry, "resolve", resolve)
-    monkeypatch.setattr("cort_framework.recipe.plan.default_registry", lambda: cort_registry)
+    monkeypatch.setattr("cort_framework.recipe.planner.default_registry", lambda: cort_registry)
     monkeypatch.setattr("cort_framework.register", cort_registry.register, raising=False)
     report = execute(small(block("python", "cort.Recipe(")), tmp_path, monkeypatch)
     assert [s.name for s in report.stages] == ["synthesize", "sft", "rft", "rl", "test"]

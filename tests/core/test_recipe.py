@@ -122,7 +122,7 @@ def registry(installed: list[InstalledPlugin], monkeypatch: pytest.MonkeyPatch) 
     registry = Registry(installed)
     for cls in (Numbers, Pen, Prize, Silent, Gradient, Learn, Measure):
         registry.register(cls)
-    monkeypatch.setattr("cort_framework.recipe.plan.default_registry", lambda: registry)
+    monkeypatch.setattr("cort_framework.recipe.planner.default_registry", lambda: registry)
     return registry
 
 

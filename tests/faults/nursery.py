@@ -12,7 +12,7 @@ from pathlib import Path
 
 def main() -> None:
     from cort_framework import load_recipe
-    from cort_framework.recipe.plan import make_plan
+    from cort_framework.recipe import make_plan
     from cort_framework.runs.folder import _packages
 
     make_plan(
@@ -40,7 +40,7 @@ def run(recipe: str, folder: Path) -> None:
     from cort_framework.display import Display
     from cort_framework.errors import CortError
     from cort_framework.pipeline import run
-    from cort_framework.recipe.plan import make_plan
+    from cort_framework.recipe import make_plan
 
     code = 1
     with open(folder.with_suffix(".log"), "a") as log:

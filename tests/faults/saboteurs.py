@@ -25,7 +25,7 @@ from cort_framework.display import SilentDisplay
 from cort_framework.executor import LocalExecutor
 from cort_framework.guards import watchdog
 from cort_framework.machine.footprint import Device
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.registry import Registry
 from cort_framework.stages import cort_stages
 from cort_framework.stages.rft import RejectionFineTuning

@@ -25,7 +25,7 @@ from cort_framework.display import SilentDisplay
 from cort_framework.errors import CortError, DiskError, StageFailed
 from cort_framework.machine.disks import writable
 from cort_framework.pipeline import RunReport, run
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import make_plan
 from cort_framework.store import read_trajectories
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -26,8 +26,7 @@ from cort_framework.cli.trace import stage_stats, token_table
 from cort_framework.cli.traces import find_traces
 from cort_framework.display import SilentDisplay
 from cort_framework.pipeline import run
-from cort_framework.recipe import load_recipe
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import load_recipe, make_plan
 from cort_framework.recipe.settings import Recipe
 from cort_framework.recipe.tables import to_toml
 from cort_framework.store import Trajectories, TrajectoryLog

@@ -9,8 +9,7 @@ import pytest
 
 from cort_framework import RolloutSettings, Task, ToolCall, ToolResult
 from cort_framework.executor import open_tools
-from cort_framework.recipe import Recipe
-from cort_framework.recipe.plan import make_plan
+from cort_framework.recipe import Recipe, make_plan
 from cort_framework.runtime import Runtime
 from cort_python import tool as python_tool
 
