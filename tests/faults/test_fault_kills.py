@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from processes import descendants
 
 from cort_framework.store import read_trajectories
 
@@ -218,16 +218,6 @@ def _processes(folder: Path) -> list[str]:
                 marked = f"{MARK}={folder}".encode() in (entry / "environ").read_bytes()
                 if (marked or str(folder / "tmp") in command) and "nursery.py" not in command:
                     found.append(f"{entry.name} {command}")
-    return found
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Process ids under a process, with their command lines."""
-    found = {}
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                found[process.pid] = " ".join(process.cmdline())
     return found
 
 

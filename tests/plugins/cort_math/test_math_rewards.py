@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from math_samples import answered, with_calls
+from processes import children
 from pydantic import ValidationError
 
 from cort_framework import Outcome, Task, Trajectory, Turn
@@ -162,11 +162,11 @@ def test_an_answer_is_text_and_not_a_program(tmp_path: Path) -> None:
 
 
 def test_a_template_that_was_killed_from_outside_is_replaced() -> None:
-    others = children()
+    others = templates()
 
     async def work(grader: Grader) -> None:
         assert await grader.correct("\\frac{1}{2}", "2/4")
-        (template,) = children() - others
+        (template,) = templates() - others
         os.kill(template, signal.SIGKILL)
         while _runs(template):
             await asyncio.sleep(0.01)
@@ -186,14 +186,9 @@ def test_several_comparisons_run_at_the_same_time_each_in_its_own_process() -> N
     with_grader(work, workers=4)
 
 
-def children() -> set[int]:
+def templates() -> set[int]:
     """The template processes of this one."""
-    found = set()
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "forkserver" in " ".join(process.cmdline()):
-                found.add(process.pid)
-    return found
+    return {pid for pid, command in children(os.getpid()).items() if "forkserver" in command}
 
 
 def test_no_comparison_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
@@ -233,11 +228,11 @@ def test_plain_integers_are_decided_without_computer_algebra(a: int, b: int) -> 
 
 
 def test_plain_numbers_start_no_process() -> None:
-    others = children()
+    others = templates()
 
     async def work(grader: Grader) -> None:
         assert all([await grader.correct(str(n), f"{n:,}") for n in range(0, 50_000, 7)])
-        assert children() == others
+        assert templates() == others
 
     with_grader(work)
 

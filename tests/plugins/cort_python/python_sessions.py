@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import psutil
-
 from cort_framework import OpenContext, Task
 from cort_python.tool import PythonTool
 
@@ -41,11 +39,3 @@ def wait_until_gone(pids: list[int], seconds: float = 10) -> list[int]:
     while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < end:
         time.sleep(0.02)
     return left
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below that one."""
-    try:
-        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from python_sessions import descendants, wait_until_gone
+from processes import descendants
+from python_sessions import wait_until_gone
 from unprivileged import run_as_ordinary_user
 
 from cort_framework import InfrastructureError
@@ -155,7 +156,7 @@ def test_a_spare_serves_one_call_after_its_rehearsal_and_a_dead_one_none(tmp_pat
 def children_of(pid: int) -> list[int]:
     """Those that live once the call that asks is gone."""
     give_up = time.monotonic() + 20
-    while len(found := descendants(pid)) != 1 and time.monotonic() < give_up:
+    while len(found := list(descendants(pid))) != 1 and time.monotonic() < give_up:
         time.sleep(0.02)
     return found
 
@@ -231,7 +232,7 @@ def test_when_the_owner_is_killed_its_calls_go(tmp_path: Path, backend: str) -> 
     script = OWNER.format(backend=backend)
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert owner.stdout is not None and owner.stdout.readline() == "started\n"
-    while not (left := descendants(owner.pid)):
+    while not (left := list(descendants(owner.pid))):
         assert owner.poll() is None
     owner.kill()
     owner.wait()

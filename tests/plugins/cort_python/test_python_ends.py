@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from python_sessions import TASK, descendants, opened, wait_until_gone
+from processes import descendants
+from python_sessions import TASK, opened, wait_until_gone
 
 from cort_framework import InfrastructureError, Outcome, ToolCall, ToolResult
 from cort_python.processes import ForkBackend
@@ -188,7 +189,7 @@ def test_when_the_owner_is_killed_all_of_it_goes(tmp_path: Path) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert owner.stdout is not None
     folder = Path(owner.stdout.readline().strip())
-    left = descendants(owner.pid)
+    left = list(descendants(owner.pid))
     assert len(left) >= 3 and folder.exists()  # template, kernel and what it started
     owner.kill()
     owner.wait()

@@ -27,7 +27,7 @@ TWO = {"processes": 2}
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the processes that are started."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
 def march(folder: Path, launch: dict[str, Any] = TWO, **options: Any) -> RunReport:

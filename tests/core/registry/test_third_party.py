@@ -19,7 +19,7 @@ from cort_framework.store import read_trajectories
 if TYPE_CHECKING:
     from conftest import Site
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cort_framework.recipe.tables import key_lines, to_toml
 from cort_framework.registry import Registry
 from cort_framework.registry.discovery import InstalledPlugin, discover
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 
 
 # --- a small world of plugins, registered as a script registers its own -----------------------------------------

@@ -12,7 +12,7 @@ from cort_framework.errors import RequestError
 from cort_framework.machine.device import choose_gpu, control_group_limit, find_device
 from cort_framework.machine.footprint import architecture, from_config, plus, times
 
-QWEN_1_5B = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen2.5-1.5b.json").read_text())
+QWEN_1_5B = json.loads((Path(__file__).parents[2] / "fixtures" / "qwen2.5-1.5b.json").read_text())
 """As published."""
 
 

@@ -366,7 +366,7 @@ def test_an_interrupted_run_ends_soon_with_130_and_goes_on_where_it_was(tmp_path
             import asyncio, signal, sys
             from pathlib import Path
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for what a script starts in the background
-            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
             import cort_framework as cort
             import test_cli_run as here
             from cort_framework.cli import main

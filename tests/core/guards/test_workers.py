@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from hazards import FirstOfGroup, Harmful, HarmfulFilter
+from processes import children
 
 from cort_framework import Group, Plugin, RequestError, Reward, RewardFunction, Trajectory
 from cort_framework.errors import PluginFault
@@ -96,12 +95,7 @@ def test_what_is_killed_or_closed_leaves_no_process(tmp_path: Path) -> None:
 
 
 def our_children() -> list[int]:
-    found = []
-    for process in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if "workers import serve" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
+    return [pid for pid, command in children(os.getpid()).items() if "workers import serve" in command]
 
 
 def test_a_worker_that_holds_on_to_the_interpreter_does_not_outlive_a_parent_that_is_killed(
@@ -109,7 +103,7 @@ def test_a_worker_that_holds_on_to_the_interpreter_does_not_outlive_a_parent_tha
 ) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:3]]!r}\n"
         "import threading\n"
         "import test_workers as t\n"
         "t.Harmful.timeout_s = 600.0\n"
