@@ -25,7 +25,7 @@ from cort_math.grading import Grader, GradingError, quick
 from cort_math.rewards import AnswerReward, CodeSuccessReward, LengthReward
 
 
-def scores(*trajectories: Trajectory, timeout_s: float = 20.0) -> list[float | None]:
+def scores(*trajectories: Trajectory, timeout_s: float = 60.0) -> list[float | None]:
     async def run() -> list[float | None]:
         reward = AnswerReward(AnswerReward.Config(timeout_s=timeout_s))
         try:
@@ -36,7 +36,7 @@ def scores(*trajectories: Trajectory, timeout_s: float = 20.0) -> list[float | N
     return asyncio.run(run())
 
 
-def with_grader(work: Callable[[Grader], Awaitable[None]], workers: int = 1, timeout_s: float = 20.0) -> None:
+def with_grader(work: Callable[[Grader], Awaitable[None]], workers: int = 1, timeout_s: float = 60.0) -> None:
     async def run() -> None:
         grader = Grader(workers, timeout_s)
         try:
