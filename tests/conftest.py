@@ -13,8 +13,10 @@ settings.load_profile("cort")
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """``pytest`` alone takes two processes, each a file at a time. What is named by path or marker runs in this one: few
     tests are done sooner, and those that kill, count or measure what runs here need the machine to themselves."""
-    worker = hasattr(config, "workerinput")
+    alone = (
+        hasattr(config, "workerinput") or config.option.usepdb or not config.pluginmanager.has_plugin("xdist")
+    )
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     default = str(config.option.markexpr).startswith("not slow")
-    if whole and default and not worker and config.getoption("numprocesses", None) is None:
+    if whole and default and not alone and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = 2, "loadfile"

@@ -1,5 +1,4 @@
-"""Which processes there are below one, read off /proc. (psutil compares dates of birth with a boot time that wavers by a
-second on some virtual machines, and then misses the young.)"""
+"""Which processes there are below one, read off /proc, zombies too."""
 
 from __future__ import annotations
 

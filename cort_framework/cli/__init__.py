@@ -152,9 +152,7 @@ def _whose(error: BaseException) -> str:
     from cort_framework.registry import default_registry
     from cort_framework.registry.discovery import CORE
 
-    owners = {
-        p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins
-    }
+    owners = {p.package: p.distribution for p in default_registry().plugins}
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         owner = owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
         if owner is not None and owner != CORE:

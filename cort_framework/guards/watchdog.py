@@ -249,9 +249,7 @@ def culprit(thread: threading.Thread) -> str | None:
 
 def _plugin_frame(thread: threading.Thread) -> tuple[FrameType, str] | None:
     """The innermost frame of a plugin, and its distribution."""
-    owners = {
-        p.module.partition(".")[0].partition(":")[0]: p.distribution for p in default_registry().plugins
-    }
+    owners = {p.package: p.distribution for p in default_registry().plugins}
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         module, plugin = str(frame.f_globals.get("__name__", "")), frame.f_locals.get("self")

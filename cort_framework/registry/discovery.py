@@ -65,7 +65,7 @@ BUILTIN_MODULES = {
 }
 """What the core itself provides comes through the same hooks: name of the plugin and its module."""
 
-PRESENTATION = ("cli/", "display.py", "testing/", "testing.py", "health.py", "doctor/")
+PRESENTATION = ("cli/", "display.py", "testing/", "health.py", "doctor/")
 """Files whose change changes no result: they are left out of an editable install's version."""
 
 PATIENCE_S = 120.0
@@ -160,12 +160,17 @@ class InstalledPlugin:
             self._fail("cort_models", error)
             return {}
 
+    @property
+    def package(self) -> str:
+        """The top of its module's name."""
+        return self.module.partition(":")[0].partition(".")[0]
+
     @cached_property
     def version(self) -> str:
         """The release, with a hash of the package's source where the install is editable."""
         if not self.editable:
             return self.release
-        package = importlib.import_module(self.module.partition(":")[0].partition(".")[0])
+        package = importlib.import_module(self.package)
         file = Path(inspect.getfile(package))
         return f"{self.release}+{_source_hash(file.parent if file.name == '__init__.py' else file)}"
 
@@ -193,10 +198,9 @@ class InstalledPlugin:
             self.failures.append(Failure(where, error, self._fix(error)))
 
     def _fix(self, error: BaseException) -> str:
-        own = self.module.partition(":")[0].partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and error.name:
             missing = error.name.partition(".")[0]
-            if missing == own:
+            if missing == self.package:
                 return f"pip install --force-reinstall {self.distribution}"
             for text in self.requirements:
                 with suppress(InvalidRequirement):
@@ -236,17 +240,16 @@ def check_class(cls: Any, base: type[Plugin]) -> None:
 @contextmanager
 def _patience() -> Iterator[None]:
     """``TimeoutError`` in a block that takes longer than ``PATIENCE_S``; only the main thread can be interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is None:
+        yield  # the alarm is somebody's who is not Python, and could not be given back
         return
 
     def ring(*_: object) -> None:
         raise TimeoutError(f"it has not come back within {PATIENCE_S:g} s")
 
     handler = signal.signal(signal.SIGALRM, ring)
-    pending = signal.setitimer(
-        signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S
-    )  # again, where the plugin swallows it
+    # it rings again, for a plugin that swallows the first
+    pending = signal.setitimer(signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S)
     try:
         yield
     finally:

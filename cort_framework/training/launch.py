@@ -35,6 +35,8 @@ STOP_S = 20
 """Seconds that interrupted ranks have to end their step and save."""
 START_S = 1800
 """Seconds that the ranks have beyond ``timeout_s`` to load a model and to save one."""
+LOOK_S = 5.0
+"""How often a folder is looked at for signs of life."""
 END_S = 45
 """Seconds that the launcher has to stop its ranks before it is killed."""
 
@@ -228,13 +230,16 @@ class _Silence:
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
         self._seen: object = None
-        self._since = time.monotonic()
+        self._since = self._next = time.monotonic()
 
     def seconds(self) -> float:
-        seen = changes(*self._folders)
-        if seen != self._seen:
-            self._seen, self._since = seen, time.monotonic()
-        return time.monotonic() - self._since
+        """May be asked at any rate: it looks once in ``LOOK_S``, for the folders may be on a server."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LOOK_S
+            if (seen := changes(*self._folders)) != self._seen:
+                self._seen, self._since = seen, now
+        return now - self._since
 
 
 # --- what ranks leave behind ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cort_framework
+from cort_framework.registry.discovery import PRESENTATION
 
 CORE = Path(cort_framework.__file__).parent
 LAYERS = (
@@ -91,6 +93,17 @@ def test_a_module_imports_only_from_those_below_it(path: Path) -> None:
 
 def test_every_module_has_its_place_in_the_order() -> None:
     assert {layer(path) for path in FILES} == set(LAYERS)
+
+
+def test_contributing_names_the_layers_in_their_order() -> None:
+    text = (CORE.parent / "CONTRIBUTING.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("  | `")]
+    assert tuple(re.findall(r"`(\w+)/?`", "".join(rows))) == LAYERS
+
+
+def test_what_is_left_out_of_a_version_is_there() -> None:
+    packages = [CORE, *CORE.parent.glob("plugins/*/cort_*")]
+    assert all(any((package / name).exists() for package in packages) for name in PRESENTATION)
 
 
 def loaded_after(code: str) -> set[str]:
