@@ -54,8 +54,8 @@ class TinyCorpus(Stage):
         """Share of the texts that write a program for a problem and do not run it."""
         literacy: float = Field(default=Mixture.literacy, ge=0)
         """Share of the short texts about reading and writing code."""
-        chemistry: float = Field(default=Mixture.chemistry, ge=0, le=0.03)
-        """Share of the texts with SMILES and RDKit."""
+        chemistry: float = Field(default=Mixture.chemistry, ge=0)
+        """Share of the texts with SMILES and RDKit: a few in a hundred of all of a base's, as in a pretraining corpus."""
         vocabulary: int = Field(default=1024, ge=300)
         """Tokens in the vocabulary."""
         hidden_size: int = Field(default=192, ge=8)

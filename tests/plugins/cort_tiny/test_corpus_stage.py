@@ -65,11 +65,6 @@ def test_shares_that_do_not_add_up_and_heads_that_do_not_divide_are_refused() ->
         TinyCorpus.Config(heads=7)
 
 
-def test_more_chemistry_than_three_in_a_hundred_is_refused() -> None:
-    with pytest.raises(ValidationError, match="chemistry"):
-        TinyCorpus.Config(chemistry=0.05, literacy=0.05)
-
-
 def test_the_recipe_of_the_base_describes_the_base_that_ships() -> None:
     from cort_tiny import base_path
 
