@@ -205,8 +205,9 @@ class Tokenizer(Protocol):
     @property
     def eos_ids(self) -> frozenset[int]: ...
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text as it stands, no special tokens added."""
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of the text, nothing added. ``special``: what spells a special token is that token, as in what a model wrote;
+        otherwise it is text, so that no output of a tool can end a turn."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens included, spaces not cleaned up."""

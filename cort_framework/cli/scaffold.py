@@ -229,7 +229,7 @@ SCAFFOLDS = {
 
                 eos_ids = frozenset({0})
 
-                def encode(self, text: str) -> list[int]:
+                def encode(self, text: str, *, special: bool = False) -> list[int]:
                     return [ord(c) for c in text]
 
                 def decode(self, ids: Sequence[int]) -> str:

@@ -77,11 +77,12 @@ class Distill(Stage):
 
 def retold(trajectory: Trajectory, prompt: Turn, tokenizer: Tokenizer) -> Trajectory:
     """The trajectory with the student's ids: the student's ``prompt``, then the text of each turn, encoded alone, as a rollout
-    encodes what it appends. Authors stay; log-probs and weights' versions go, since no model has sampled these ids.
+    encodes what it appends. ``</think>`` and the like become the student's own token where it has one, but in what a tool
+    printed. Authors stay; log-probs and weights' versions go, since no model has sampled these ids.
 
     ``<think>`` is moved where one chat template opens it in the prompt and the other leaves it to the model; a last token
-    that ends the sequence becomes the student's. A turn that does not decode to its text again gives a verdict that drops
-    the trajectory.
+    that ends the sequence becomes the student's. A turn that does not decode to its text again, or ends the student's
+    sequence before its end, gives a verdict that drops the trajectory.
     """
     turns = [prompt]
     decoder = Detokenizer(tokenizer, prompt.ids)
@@ -90,13 +91,15 @@ def retold(trajectory: Trajectory, prompt: Turn, tokenizer: Tokenizer) -> Trajec
     broken: Verdict | None = None
     position = 0
     for number, (turn, text) in enumerate(zip(own, texts, strict=True)):
-        ids = tokenizer.encode(text)
+        ids = tokenizer.encode(text, special=turn.author != "tool")
         read = decoder.feed(ids) + decoder.flush()
-        if read.strip() != text.strip() and broken is None:
-            where = (position, position + len(read))
-            broken = Verdict(
-                False, "the student's tokenizer does not give the text back", where, filter="retold"
-            )
+        why = None
+        if read.strip() != text.strip():
+            why = "the student's tokenizer does not give the text back"
+        elif not tokenizer.eos_ids.isdisjoint(ids):
+            why = "the text spells a token that ends the student's sequences"
+        if why is not None and broken is None:
+            broken = Verdict(False, why, (position, position + len(read)), filter="retold")
         if number == len(own) - 1 and trajectory.stop_reason == "eos":
             end = end_of_sequence(tokenizer)
             ids, read = [*ids, end], read + decoder.feed([end]) + decoder.flush()

@@ -71,7 +71,7 @@ class ByteTokenizer:
         self._pieces = [bytes([b]) for b in range(256)] + [b"<|end|>"] + [w.encode() for w in words]
         self._words = sorted(range(257, len(self._pieces)), key=lambda i: -len(self._pieces[i]))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         data, ids = text.encode(), []
         while data:
             token = next((w for w in self._words if data.startswith(self._pieces[w])), data[0])

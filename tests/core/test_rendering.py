@@ -39,7 +39,7 @@ class Tokens:
         self._tokenizer = tokenizer
         self.size = tokenizer.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ class BenchTokenizer:
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
         self._any = re.compile(b"|".join(re.escape(w.encode()) for w in words) + b"|.", re.DOTALL)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return [self._ids[piece] for piece in self._any.findall(text.encode())]
 
     def decode(self, ids: Sequence[int]) -> str:

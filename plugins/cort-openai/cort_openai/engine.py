@@ -178,7 +178,7 @@ class _Stretch:
         ids, stop = self.ids, self.stop or "length"
         logprobs: tuple[float, ...] | None = tuple(self.logprobs)
         if not self.known:
-            ids, logprobs = self.tokenizer.encode(self.text), None
+            ids, logprobs = self.tokenizer.encode(self.text, special=True), None
         if stop == "eos" and (not ids or ids[-1] not in self.tokenizer.eos_ids):
             ids, logprobs = (
                 [*ids, min(self.tokenizer.eos_ids)],

@@ -11,8 +11,8 @@ import cort_framework as cort
 
 
 class HuggingFaceTokenizer:
-    """``encode`` treats text as text: a special token spelt out in a tool's output becomes ordinary tokens, so that no
-    output can end a turn or open another."""
+    """``encode`` treats text as text unless it is asked for ``special`` tokens: one spelt out in a tool's output becomes
+    ordinary tokens, so that no output can end a turn or open another."""
 
     def __init__(self, tokenizer: Any, eos_ids: frozenset[int]) -> None:
         self.hf = tokenizer
@@ -22,7 +22,9 @@ class HuggingFaceTokenizer:
         self._verbatim.split_special_tokens = True
         self._special = eos_ids | set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        if special:
+            return list(self.hf.encode(text, add_special_tokens=False))
         ids = list(self._verbatim.encode(text, add_special_tokens=False))
         if self._special.isdisjoint(ids):
             return ids

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from openai_server import Server, running
+from transformers import AutoTokenizer
 
 import cort_framework as cort
 from cort_framework.errors import EngineError, RequestError
@@ -128,6 +129,12 @@ def test_whole_trajectories_equal_those_of_the_embedded_engine() -> None:
             assert [t.ids for t in theirs] == [t.ids for t in ours]
         else:
             assert all(turn.logprobs is None for t in theirs for turn in t.turns)
+            # what the server spells out is the model's own word
+            (thought,) = AutoTokenizer.from_pretrained(base_path()).encode(
+                "</think>", add_special_tokens=False
+            )
+            assert any(thought in t.ids for t in ours)
+            assert [t.ids.count(thought) for t in theirs] == [t.ids.count(thought) for t in ours]
 
 
 def test_what_passes_is_tried_again_and_what_does_not_is_said(server, monkeypatch) -> None:

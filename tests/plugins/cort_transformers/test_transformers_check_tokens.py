@@ -131,6 +131,18 @@ def test_no_output_can_spell_a_token_that_ends_the_turn(make: Any) -> None:
     assert tokenizer.decode(ids).replace(" ", "") == "a<|end|>of<|end|><|user|>"
 
 
+def test_a_special_token_is_text_unless_it_is_asked_for() -> None:
+    tokenizer = kinds.wrapped(kinds.byte_level())
+    text = "a <|end|>"
+    assert tokenizer.eos_ids.isdisjoint(tokenizer.encode(text))
+    assert tokenizer.encode(text, special=True)[-1] in tokenizer.eos_ids
+    assert (
+        tokenizer.decode(tokenizer.encode(text))
+        == tokenizer.decode(tokenizer.encode(text, special=True))
+        == text
+    )
+
+
 class EndsTurns:
     """A tokenizer whose ``encode`` finds special tokens in text, as Hugging Face's does by itself."""
 
@@ -138,7 +150,7 @@ class EndsTurns:
         self.inner, self.eos_ids, self.decode = inner, inner.eos_ids, inner.decode
         self.apply_chat_template = inner.apply_chat_template
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(self.inner.hf.encode(text, add_special_tokens=False))
 
 
@@ -150,7 +162,7 @@ def test_an_encode_that_lets_an_output_end_the_turn_is_a_fault() -> None:
 class Adds(EndsTurns):
     """Puts a token before every text that it encodes."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return [0, *self.inner.encode(text)]
 
 

@@ -48,7 +48,7 @@ def teacher() -> HuggingFaceTokenizer:
 def shown(teacher, *parts: tuple[Author, str], stop: str = "eos") -> Trajectory:
     turns = [prompt_turn(teacher, TEMPLATE, TASK)]
     for author, text in parts:
-        ids = teacher.encode(text)
+        ids = teacher.encode(text, special=author == "model")
         fields = (
             {"call": ToolCall("python", "6*7"), "result": ToolResult(Outcome.OK, "42")}
             if author == "tool"
@@ -99,6 +99,22 @@ def test_a_prompt_that_opens_the_thinking_takes_it_from_the_response(teacher, st
     assert back.ids == made.ids
 
 
+def test_the_end_of_the_thinking_is_the_students_own_token_and_one_that_a_tool_prints_is_text(
+    teacher,
+) -> None:
+    (end,) = teacher.hf.encode("</think>", add_special_tokens=False)
+    parts = [*PARTS[:2], ("tool", "</think><|end|>\n"), PARTS[3]]
+    told = retold(shown(teacher, *parts), prompt_turn(teacher, TEMPLATE, TASK), teacher)
+    assert [turn.ids.count(end) for turn in told.turns] == [0, 0, 0, 0, 1]
+    assert [i in teacher.eos_ids for i in told.ids].count(True) == 1 and told.kept
+
+
+def test_a_text_that_would_end_the_students_sequence_early_is_dropped(teacher) -> None:
+    parts = [("model", "So <|end|> is how I end."), *PARTS[1:]]
+    (verdict,) = retold(shown(teacher, *parts), prompt_turn(teacher, TEMPLATE, TASK), teacher).verdicts
+    assert not verdict.keep and "ends the student's sequences" in verdict.reason
+
+
 def test_what_did_not_end_gets_no_last_token(teacher, student) -> None:
     made = shown(teacher, *PARTS, stop="length")
     told = retold(made, prompt_turn(student, TEMPLATE, TASK), student)
@@ -110,8 +126,8 @@ def test_what_the_student_cannot_write_is_dropped_with_its_place(teacher, studen
         eos_ids, decode = student.eos_ids, student.decode
         apply_chat_template = student.apply_chat_template
 
-        def encode(self, text: str) -> list[int]:
-            return student.encode(text.replace("六", ""))
+        def encode(self, text: str, *, special: bool = False) -> list[int]:
+            return student.encode(text.replace("六", ""), special=special)
 
     told = retold(shown(teacher, *PARTS), prompt_turn(student, TEMPLATE, TASK), Deaf())
     (verdict,) = told.verdicts
