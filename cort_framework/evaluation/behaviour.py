@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from fractions import Fraction
 from typing import Literal
 
@@ -251,7 +252,8 @@ def subject(call: ToolCall) -> Subject:
             _by_names({word for text in words for word in re.findall(r"[A-Za-z_]\w*", text)}) or "arithmetic"
         )
     try:
-        tree = ast.parse(call.code)
+        with warnings.catch_warnings(action="ignore"):  # of invalid escapes and the like
+            tree = ast.parse(call.code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic, or no Python at all
         return _by_names(set(re.findall(r"[A-Za-z_]\w*", call.code))) or "arithmetic"
     names: set[str] = set()

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from cort_framework.evaluation import RESAMPLES, is_right, quantile
-from cort_framework.evaluation.behaviour import label_calls
+from cort_framework.evaluation.behaviour import Subject, label_calls, subject
 from cort_framework.types import Trajectory, derive_seed
 
 MEASURES = {
@@ -26,10 +26,11 @@ MEASURES = {
     "tool_calls": ("calls", "samples"),
     "code_share": ("coded", "samples"),
     "calculation_share": ("calculations", "labelled"),
+    "subject_share": ("on_subject", "samples"),
 }
 """Each is the mean of the one over the mean of the other. As in ``evaluation.evaluate``: ``tokens`` are those of the response
 as it stands, ``tokens_generated`` those that the model sampled, discarded ones included; the share of calculations is of the
-calls that gave a result."""
+calls that gave a result, that of a subject of the responses that have such a call."""
 
 Run = Hashable
 Cells = Mapping[Run, Mapping[str, Mapping[str, float]]]
@@ -39,8 +40,11 @@ Pick = Callable[[Sequence[float]], Sequence[float]]
 Pair = tuple[float | None, float | None]
 
 
-def cells(samples: Iterable[tuple[Run, Trajectory]], reward: str = "answer") -> Cells:
-    """One system's trajectories, read once and not held. Versions that a rewind cut back are no samples of their own."""
+def cells(
+    samples: Iterable[tuple[Run, Trajectory]], reward: str = "answer", about: Subject | None = None
+) -> Cells:
+    """One system's trajectories, read once and not held. Versions that a rewind cut back are no samples of their own.
+    ``about``: the subject whose share is counted."""
     sums: dict[Run, dict[str, Counter[str]]] = {}
     for run, t in samples:
         if t.stop_reason == "rewound":
@@ -55,6 +59,7 @@ def cells(samples: Iterable[tuple[Run, Trajectory]], reward: str = "answer") -> 
             coded=bool(t.calls),
             calculations=labels.count("calculation"),
             labelled=len(labels),
+            on_subject=any(subject(turn.call) == about for turn in t.calls if turn.call is not None),
         )
     return {
         run: {task: {k: n / sum_["samples"] for k, n in sum_.items()} for task, sum_ in tasks.items()}

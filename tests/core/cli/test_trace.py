@@ -300,6 +300,17 @@ def test_compare_prints_markdown_rows_that_are_whole(seeds, capsys):
     assert {len(row) for row in rows} == {9, 8}
 
 
+def test_compare_shows_the_share_of_a_subject_where_it_is_asked_for(seeds, capsys):
+    asked = ["trace", "compare", *seeds, "--against", "short"]
+    assert main([*asked, "--subject", "chemistry"]) == 0
+    assert "chemistry %" in capsys.readouterr().out
+    for options, there in (([], False), (["--subject", "chemistry"], True)):
+        assert main([*asked, *options, "--json"]) == 0
+        (record,) = json.loads(capsys.readouterr().out)
+        assert ("subject_share" in record) is there
+    assert main([*asked, "--subject", "alchemy"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

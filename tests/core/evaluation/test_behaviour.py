@@ -103,6 +103,13 @@ def test_a_program_has_the_subject_of_what_it_calls(code: str, expected: str) ->
     assert subject(ToolCall("python", code)) == expected
 
 
+def test_what_python_would_warn_of_in_a_models_program_is_nobodys_news(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    assert subject(ToolCall("python", "print(1if 2 else 3, '\\d')")) == "arithmetic"
+    assert not recwarn.list
+
+
 def test_a_native_call_has_the_subject_of_its_tool_and_arguments() -> None:
     assert subject(ToolCall("rdkit", arguments={"smiles": "CCO"})) == "chemistry"
     assert subject(ToolCall("sympy", arguments={"operation": "isprime", "n": "97"})) == "number theory"

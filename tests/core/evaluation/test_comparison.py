@@ -74,6 +74,17 @@ def test_a_share_of_few_calls_weighs_calls_and_not_tasks() -> None:
     assert share["mean"] == 0 and share["ci"] == [0, 0]
 
 
+def test_the_share_of_a_subject_is_of_the_answers_and_counts_each_once() -> None:
+    """Two calls of chemistry in one of two answers, a sum in the other."""
+    molecule = story(("from rdkit import Chem", ""), ("print(Chem.MolFromSmiles('C'))", "1"))
+    plain = story(("print(1)", "1"))
+    told = [(0, replace(t, task=Task(name, "P"))) for name, t in (("a", molecule), ("b", plain))]
+    neither = [(0, replace(plain, task=Task(name, "P"))) for name in "ab"]
+    report = paired_difference(cells(neither, about="chemistry"), cells(told, about="chemistry"))
+    assert (report["subject_share"]["against"]["mean"], report["subject_share"]["mean"]) == (0, 0.5)
+    assert paired_difference(cells(told), cells(told))["subject_share"]["system"]["mean"] == 0
+
+
 def test_what_nobody_did_has_no_share() -> None:
     same = cells([(0, sample("a", False)), (0, sample("b", False))])
     report = paired_difference(same, same)
