@@ -20,7 +20,7 @@ from typing import Any
 from rich.markup import escape
 
 from cort_framework.display import Display, Progressing, StageReporter
-from cort_framework.errors import RequestError
+from cort_framework.errors import RequestError, StageFailed
 from cort_framework.evaluation.curves import write_curves
 from cort_framework.executor import RolloutJob, lines_of
 from cort_framework.guards.calls import blame, checked
@@ -30,18 +30,18 @@ from cort_framework.interfaces import Executor, Filter, RolloutRequest, Stage, S
 from cort_framework.machine.disks import writable
 from cort_framework.recipe import Plan, PlannedStage, Recipe, make_plan
 from cort_framework.runs.folder import (
+    REVIEWED,
     StageRecord,
     check_intact,
     describe,
     finish,
-    finished,
     locked,
     model_card,
     prepare,
     read_state,
 )
 from cort_framework.runs.inputs import TaskSets, content_digest, digest
-from cort_framework.runs.keys import builds_on, check_stage, differences, made_from
+from cort_framework.runs.keys import builds_on, check_stage, differences, done, made_from
 from cort_framework.runtime import Runtime
 from cort_framework.scoring import judge
 from cort_framework.store import Trajectories, TrajectoryLog, mend, write_json, write_text
@@ -103,17 +103,26 @@ class Run:
         return self.sets[name]
 
     def kept(self, stages: Sequence[str]) -> Trajectories:
-        """The final trajectories of earlier stages that all filters kept; they stay on disk."""
-        paths = []
+        """The final trajectories of earlier stages that all filters kept, or that a person did who has reviewed them; they stay
+        on disk."""
+        kept = Trajectories()
         for name in stages:
-            path = self.records[name].data
-            if path is None:
+            record = self.records[name]
+            if record.result.trajectories is None:
                 raise RequestError(
                     f"stage '{name}' makes no trajectories",
                     f"name another stage as `data` of '{self.stage.name}'",
                 )
-            paths.append(path)
-        return Trajectories.kept(*paths)
+            if record.reviewed is None:
+                kept += Trajectories.kept(record.result.trajectories)
+            else:
+                kept += (accepted := Trajectories.decided(record.reviewed))
+                if not accepted:
+                    raise StageFailed(
+                        f"the review of stage '{name}' has accepted none of its samples",
+                        f"accept some: cort hints review {self.folder.parent} --stage {name} --again",
+                    )
+        return kept
 
     # --- rollouts ---------------------------------------------------------------------------------------------
     def job(
@@ -295,9 +304,10 @@ def _run_stages(
         stage_folder = folder / stage.name
 
         title = f"[bold]{position}/{len(plan.stages)} {stage.name}[/bold] [dim]{stage.stage.cls.name}"
-        record = None if forced else finished(stage, key, stage_folder)
+        record = None if forced else done(stage, parts, stage_folder)
         if record is not None:
-            display.note(f"{title}: done before ({record.seconds:.0f} s)")
+            other = "" if record.key == key else ", by other versions; it has been reviewed and stays"
+            display.note(f"{title}: done before ({record.seconds:.0f} s){other}")
         else:
             display.note(title)
             for name, what in builds_on(plan, stage):
@@ -305,7 +315,10 @@ def _run_stages(
             changed = differences(read_state(stage_folder).get("made_from"), parts)
             if (old := prepare(stage_folder, parts, forced)) is not None:
                 why = next(changed, "it was asked for")
-                display.note(f"  [dim]made again, as {escape(why)}; what was there is now in {old.name}")
+                review = ", the review of its samples too" if (old / REVIEWED).exists() else ""
+                display.note(
+                    f"  [dim]made again, as {escape(why)}; what was there is now in {old.name}{review}"
+                )
             reporter = StageReporter(display, folder / METRICS, stage.name)
             started = time.perf_counter()
             kind: Stage = stage.stage.build()

@@ -127,6 +127,18 @@ class Trajectories(Sequence[Trajectory]):
 
         return cls((path, array("Q", starts(path))) for path in paths)
 
+    @classmethod
+    def decided(cls, path: Path) -> Trajectories:
+        """Of a file to which a person's decisions are appended, of each sample the last, where that was to keep it."""
+        mend(path)
+        last: dict[Key, int | None] = {}
+        for start, _, trajectory in _located(path, logprobs=False):
+            if trajectory.stop_reason != "rewound":
+                key = trajectory.task.id, trajectory.sample
+                last.pop(key, None)
+                last[key] = start if trajectory.kept else None
+        return cls([(path, array("Q", (start for start in last.values() if start is not None)))])
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 

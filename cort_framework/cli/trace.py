@@ -28,6 +28,8 @@ from cort_framework.evaluation import funnel
 from cort_framework.evaluation.quantiles import Quantiles
 from cort_framework.interfaces import Tokenizer
 from cort_framework.rendering import render, token_texts
+from cort_framework.runs.folder import review_of
+from cort_framework.store import Trajectories
 from cort_framework.types import Author, Outcome, Trajectory, Weights
 
 
@@ -104,6 +106,11 @@ def stats(run: Path, stage: str | None, system: str | None, as_json: bool) -> No
     keys = ("collected", "rewound", "errors", "right", "without_faults", "kept")
     rows = [(r["stage"], *(number(r[k]) for k in keys)) for r in records]
     console.print(table(("stage", *(k.replace("_", " ") for k in keys)), rows))
+    for r in records:
+        if r["reviewed"] is not None:
+            console.print(
+                f"{r['stage']} was reviewed: {r['reviewed']} accepted, which later stages train on\n"
+            )
     reasons = [
         (r["stage"], name, reason, str(count))
         for r in records
@@ -147,7 +154,7 @@ def export(
     everything: bool,
     train_on: tuple[Author, ...],
 ) -> None:
-    """Write RUN's kept trajectories as rows for another trainer.
+    """Write RUN's kept trajectories as rows for another trainer; of a stage that was reviewed, the accepted ones.
 
     \b
     conversational  Hugging Face: messages of user and assistant
@@ -159,7 +166,10 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "w", encoding="utf-8") as file:
         for trace in traces:
-            for t in trace.read(logprobs=False):
+            review = review_of(trace.path)
+            for t in (
+                Trajectories.decided(review) if review and not everything else trace.read(logprobs=False)
+            ):
                 if t.stop_reason == "rewound" or not (everything or (t.kept and t.usable)):
                     continue
                 file.write(
@@ -190,12 +200,14 @@ def stage_stats(trace: Trace) -> dict[str, Any]:
             yield t
 
     counts = funnel(passing())
+    review = review_of(trace.path)
     if not judged:
         counts |= {"without_faults": None, "kept": None}
     return {
         "stage": trace.stage,
         "system": trace.system,
         **counts,
+        "reviewed": None if review is None else len(Trajectories.decided(review)),
         "calls": outcomes.total(),
         "outcomes": dict(outcomes),
         "stop_reasons": dict(ends.most_common()),

@@ -197,14 +197,16 @@ async def go_on(line: Sequence[Trajectory], hint: Hint, setup: RolloutSetup) -> 
     """Cut the last version of a line of descent at ``hint.rewind_to``, insert the hint, and go on live: for a person who
     knows better. Returns the line with what came of it; what was given stays as it was. Fails as ``rollout`` does."""
     last = replace(line[-1], turns=list(line[-1].turns), rewards={}, verdicts=[])
+    number = last.id.removeprefix(f"{line[0].id}~")
+    new = int(number) + 1 if number.isdecimal() else 1
 
     async def begin(versions: list[Trajectory], sessions: Sessions) -> None:
         live = _Growing(last, setup.engine.tokenizer)
-        live = await _insert(hint, live, versions, sessions, setup, len(line))
+        live = await _insert(hint, live, versions, sessions, setup, new)
         if len(live.trajectory.calls) == len(last.calls):  # else they have been replayed already
             await sessions.restart(live.trajectory.calls)
 
-    return await _make([*line[:-1], last], setup, begin, len(line))
+    return await _make([*line[:-1], last], setup, begin, new)
 
 
 async def _make(

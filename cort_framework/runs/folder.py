@@ -25,7 +25,8 @@ from cort_framework.runs.inputs import content_digest, digest
 from cort_framework.store import write_json, write_text
 
 REVIEWED = "reviewed.jsonl"
-"""In a stage's folder: the trajectories that a person has accepted or rejected; it stands for those of the stage."""
+"""In a stage's folder: the trajectories that a person has accepted or rejected, one decision after another; they stand for
+those of the stage."""
 
 PARTS = ".parts"
 """Locked by every process that takes part in a run beside its first one."""
@@ -62,19 +63,23 @@ class StageRecord:
     """Of what it left, by the field of its result: what it was when the stage ended."""
 
     @property
-    def data(self) -> Path | None:
-        """What later stages read as its data: its trajectories, or what a person has decided of them where one did."""
-        path = self.result.trajectories
-        reviewed = None if path is None else path.with_name(REVIEWED)
-        return reviewed if reviewed is not None and reviewed.exists() and reviewed.stat().st_size else path
+    def reviewed(self) -> Path | None:
+        """What a person has decided of its trajectories, where one did."""
+        return None if self.result.trajectories is None else review_of(self.result.trajectories)
 
     @property
     def data_key(self) -> str:
         """What a stage's key says of this one's data."""
-        if self.data is None or self.data.name != REVIEWED:
+        if self.reviewed is None:
             return self.key
-        with open(self.data, "rb") as file:
+        with open(self.reviewed, "rb") as file:
             return f"{self.key}, reviewed {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def review_of(trajectories: Path) -> Path | None:
+    """Of a stage's file of trajectories, or of its folder's: the file of a person's decisions, if there is any."""
+    path = trajectories.with_name(REVIEWED)
+    return path if path.exists() and path.stat().st_size else None
 
 
 # --- the stage's folder -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cort_framework.errors import RequestError
 from cort_framework.recipe import Plan, PlannedStage
-from cort_framework.runs.folder import StageRecord, finished, read_state
+from cort_framework.runs.folder import REVIEWED, StageRecord, finished, read_state, review_of
 from cort_framework.runs.inputs import TaskSets, content_digest, digest
 
 SHOWN = 60
@@ -40,6 +40,22 @@ def made_from(
     if stage.uses.get("tools"):
         inputs["preload"] = list(plan.preload)
     return {**stage.table, "inputs": inputs}
+
+
+def done(stage: PlannedStage, parts: Mapping[str, Any], folder: Path) -> StageRecord | None:
+    """The record of a stage that is done. What a person has reviewed is not made again because a plugin has another version:
+    the record then has the key that it was made under."""
+    key = digest(parts)
+    state = read_state(folder)
+    if review_of(folder / REVIEWED) and _unversioned(state.get("made_from")) == _unversioned(parts):
+        key = str(state.get("key"))
+    return finished(stage, key, folder)
+
+
+def _unversioned(made: Any) -> Any:
+    if isinstance(made, Mapping):
+        return {key: _unversioned(value) for key, value in made.items() if key != "version"}
+    return [_unversioned(value) for value in made] if isinstance(made, list | tuple) else made
 
 
 def builds_on(plan: Plan, stage: PlannedStage) -> Iterator[tuple[str, str]]:
@@ -106,7 +122,7 @@ def standings(plan: Plan, folder: Path, from_stage: str | None = None) -> list[S
             continue
         parts = made_from(plan, stage, records, sets, digest_of)
         key = digest(parts)
-        record = None if forced else finished(stage, key, folder / stage.name)
+        record = None if forced else done(stage, parts, folder / stage.name)
         if record is None:
             found.append(_why(stage.name, state, key, parts, from_stage if forced else None))
             continue

@@ -35,7 +35,8 @@ from cort_framework.types import Group, Hint, Trajectory, Verdict, Weights
 FILTER = "review"
 """What a person's verdict is signed with."""
 
-HELP = "[a]ccept  [r]eject  [e]dit  [v]ersions  [s]kip  [q]uit"
+ANSWERS = ("accept", "reject", "edit", "versions", "skip", "quit")
+HELP = "  ".join(f"[{answer[0]}]{answer[1:]}" for answer in ANSWERS)
 
 
 @click.command()
@@ -80,9 +81,11 @@ def review(run: Path, name: str | None, everything: bool, again: bool, unaided: 
         console.print(f"{kept} accepted, {len(decided) - kept} rejected, {left} left", soft_wrap=True)
         if kept:
             console.print(
-                f"to train on what was accepted: cort run {run / 'recipe.toml'} --run-dir {run}",
+                f"to train on what was accepted, and on nothing else: cort run {run / 'recipe.toml'} --run-dir {run}",
                 soft_wrap=True,
             )
+        elif len(decided):
+            console.print("nothing is left to train on until a sample is accepted")
 
 
 def _synthesis(plan: Plan, run: Path, name: str | None) -> PlannedStage:
@@ -120,21 +123,29 @@ class _Desk:
         """The line of descent with the person's verdict on its last version; ``None`` for one that was skipped. Raises
         ``_Quit``."""
         self.show(line)
+        edited = False
         while True:
-            answer = click.prompt(HELP, default="s", show_default=False).strip().lower()[:1]
-            if answer == "q":
+            # an empty answer skips, but for what was edited: that would be gone
+            said = click.prompt(HELP, default="" if edited else "skip", show_default=False).strip().lower()
+            answer = next((known for known in ANSWERS if said in (known, known[0])), None)
+            if answer == "quit":
                 raise _Quit
-            if answer == "s":
+            if answer == "skip":
                 return None
-            if answer == "a":
+            if answer == "accept":
                 return [*line[:-1], accepted(line[-1])]
-            if answer == "r":
+            if answer == "reject":
                 reason = click.prompt("why", default="rejected", show_default=False)
                 return [*line[:-1], replace(line[-1], verdicts=[Verdict(False, reason, filter=FILTER)])]
-            if answer == "v":
+            if answer == "versions":
                 self.show_versions(line)
-            elif answer == "e":
-                line = self.edit(line)
+            elif answer == "edit":
+                grown = self.edit(line)
+                edited, line = edited or grown is not line, grown
+            else:
+                self.console.print(
+                    "accept or reject what was edited, or skip and lose it" if edited else "one of these:"
+                )
 
     # --- looking ----------------------------------------------------------------------------------------------
     def show(self, line: Sequence[Trajectory]) -> None:
@@ -155,7 +166,9 @@ class _Desk:
                 continue
             start = next(a for turn, a, _ in after.segments() if turn is hint)
             dropped = " ".join(before.response[start:].split())
-            self.console.print(Text(f"{before.id}: {hint.reason}", "magenta"), soft_wrap=True)
+            line_number = before.response.count("\n", 0, start) + 1
+            place = f"{before.id}, line {line_number}: {hint.reason}"
+            self.console.print(Text(place, "magenta"), soft_wrap=True)
             self.console.print(Text(f"  cut: {visible(dropped[:200])}", "dim"), soft_wrap=True)
             self.console.print(Text(f"  hint: {visible(' '.join(hint.text.split()))}"), soft_wrap=True)
 

@@ -17,10 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cort_framework as cort
+from cort_framework.cli import main
+from cort_framework.cli.trace import stage_stats
+from cort_framework.cli.traces import find_traces
 from cort_framework.display import SilentDisplay
 from cort_framework.pipeline import run
 from cort_framework.recipe import load_recipe, make_plan
 from cort_framework.runs.folder import REVIEWED
+from cort_framework.runs.inputs import digest
+from cort_framework.runs.keys import standings
 from cort_framework.store import Trajectories, read_trajectories
 from cort_hint_engineering.review import line_starts, numbered, review
 
@@ -118,8 +123,54 @@ def test_a_review_goes_on_where_it_was(folder: Path) -> None:
     result = answer(folder, "a", "a")
     assert "1 of 2" in result.output and "3 accepted, 0 rejected, 0 left" in result.output
     assert "3 accepted, 0 rejected, 0 left" in answer(folder).output  # nothing is asked
+    first = samples(folder, REVIEWED)[0].id
     assert "2 accepted, 1 rejected" in answer(folder, "r", "", "q", options=["--again"]).output
-    assert len(samples(folder, REVIEWED)) >= 3
+    taken = Trajectories.decided(folder / "make" / REVIEWED)
+    assert len(taken) == 2 and first not in [t.id for t in taken]
+    report = run(make_plan(load_recipe(str(folder / "recipe.toml"))), folder, display=SilentDisplay())
+    assert report.stages[1].result.summary["samples"] == 2
+    out = folder / "rows.jsonl"
+    assert (
+        main(["trace", "export", str(folder), "--stage", "make", "--format", "trl", "--out", str(out)]) == 0
+    )
+    assert len(out.read_text().splitlines()) == 2
+    assert stage_stats(find_traces(folder, "make")[0])["reviewed"] == 2
+
+
+def test_a_review_without_a_sample_to_train_on_says_so_and_so_does_the_run(folder: Path) -> None:
+    result = answer(folder, "r", "", "q")
+    assert (
+        "0 accepted, 1 rejected, 2 left" in result.output and "nothing is left to train on" in result.output
+    )
+    with pytest.raises(cort.CortError, match="the review of stage 'make' has accepted none"):
+        run(make_plan(load_recipe(str(folder / "recipe.toml"))), folder, display=SilentDisplay())
+
+
+def test_a_reviewed_stage_stays_under_another_version_and_goes_aside_with_other_settings(
+    folder: Path,
+) -> None:
+    """What a version that made it wrote down is put in place of this one's."""
+    answer(folder, "a", "q")
+    state = json.loads((folder / "make" / "stage.json").read_text())
+    state["made_from"]["stage"]["version"] = "0.0.1"
+    state["key"] = digest(state["made_from"])
+    (folder / "make" / "stage.json").write_text(json.dumps(state))
+    plan = make_plan(load_recipe(str(folder / "recipe.toml")))
+    assert [s.state for s in standings(plan, folder)] == ["done", "runs"]
+    report = run(plan, folder, display=SilentDisplay())
+    assert report.stages[0].cached and report.stages[1].result.summary["samples"] == 1
+
+    changed = make_plan(load_recipe(str(folder / "recipe.toml"), overrides=["stage.make.target=2"]))
+    assert not run(changed, folder, display=SilentDisplay()).stages[0].cached
+    (aside,) = folder.glob("make~*")
+    assert (aside / REVIEWED).exists() and not (folder / "make" / REVIEWED).exists()
+
+
+def test_unknown_answers_decide_nothing_and_an_empty_one_does_not_drop_an_edit(folder: Path) -> None:
+    result = answer(folder, "abort", "e", "</think>", "Mine.", "", "accept", "q")
+    assert "one of these" in result.output and "skip and lose it" in result.output
+    (made,) = samples(folder, REVIEWED)
+    assert "Mine.\n" in made.response and made.kept
 
 
 def test_an_edit_goes_on_live_from_the_place_with_the_hint(folder: Path) -> None:
@@ -130,6 +181,7 @@ def test_an_edit_goes_on_live_from_the_place_with_the_hint(folder: Path) -> None
     versions = list(read_trajectories(folder / "make" / REVIEWED))
     parent, made = versions[-2:]
     assert (parent.stop_reason, made.parent) == ("rewound", parent.id)
+    assert len({t.id for t in versions}) == len(versions)
     hint = next(t for t in made.turns if t.author == "hint" and "review" in t.reason)
     assert hint.text.endswith("```python\n") and made.error is None
     assert (
