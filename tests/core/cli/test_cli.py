@@ -19,7 +19,7 @@ from cort_framework.cli.scaffold import SCAFFOLDS
 from cort_framework.errors import CortError
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from sites import Site
 
 Capture = pytest.CaptureFixture[str]
 

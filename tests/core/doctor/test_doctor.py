@@ -23,7 +23,7 @@ from cort_framework.registry import Registry
 from cort_framework.registry.discovery import CORE, discover
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from sites import Site
 
 CHECK = """
 import time

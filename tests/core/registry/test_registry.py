@@ -12,7 +12,7 @@ from cort_framework.errors import PluginError, PluginFault
 from cort_framework.registry import Registry, Resolved, check_requirements, discovery
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from sites import Site
 
 GOOD = """
 class Brief(cort.RewardFunction):

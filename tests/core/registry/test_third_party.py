@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FIXTURES
+from sites import FIXTURES
 
 from cort_framework.store import read_trajectories
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from sites import Site
 
 ROOT = Path(__file__).parents[3]
 
