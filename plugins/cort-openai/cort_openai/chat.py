@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,24 @@ class ChatSettings(PluginConfig):
     price_out: float = Field(0.0, ge=0)
     """Of a million tokens of answers."""
     budget: float | None = Field(None, ge=0)
-    """What all questions of a run may cost together. An answer that was kept costs nothing."""
+    """What all questions of a run to this judge may cost together, whoever asks. An answer that was kept costs nothing."""
     max_questions: int | None = Field(None, ge=0)
-    """How many questions a run may ask; those with an answer that was kept do not count."""
+    """How many questions a run may ask this judge, whoever asks; those with an answer that was kept do not count."""
+
+
+@dataclass
+class Spending:
+    """What one judge was asked, by all that ask it at the time: the plugins of a run."""
+
+    asked: int = 0
+    """Questions that went out; those that failed do not count."""
+    spent: float = 0.0
+    """What they cost, by the tokens that the server counted; what is under way is counted at its most."""
+    chats: int = 0
+    """How many ask."""
+
+
+_SPENDING: dict[tuple[str, str], Spending] = {}
 
 
 class Chat:
@@ -55,15 +71,17 @@ class Chat:
 
     def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
-        self.asked = 0
-        """Questions that went out."""
-        self.spent = 0.0
-        """What they cost, by the tokens that the server counted; what is under way is counted at its most."""
+        self._judge = settings.url, settings.judge
+        self.spending = _SPENDING.setdefault(self._judge, Spending())
+        self.spending.chats += 1
         self._endpoint = Endpoint(settings.url, settings.key_variable, settings.retries)
         self._places = asyncio.Semaphore(settings.concurrency)
         self._under_way: dict[str, asyncio.Task[str]] = {}
 
     async def close(self) -> None:
+        self.spending.chats -= 1
+        if not self.spending.chats:
+            _SPENDING.pop(self._judge, None)
         for task in self._under_way.values():
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
@@ -90,27 +108,33 @@ class Chat:
         return await asyncio.shield(self._under_way[key])
 
     async def _answer(self, key: str, body: dict[str, Any]) -> str:
-        s = self.settings
+        s, all_ = self.settings, self.spending
         async with self._places:
-            # a token is rarely less than a character, so this is the most that the question can cost
-            most = self._cost(sum(len(m["content"]) + 16 for m in body["messages"]), s.max_tokens)
-            if s.budget is not None and self.spent + most > s.budget:
+            # a token is hardly ever less than a byte, so this is the most that the question can cost
+            length = sum(len(m["content"].encode(errors="replace")) + 16 for m in body["messages"])
+            most = self._cost(length, s.max_tokens)
+            if s.budget is not None and all_.spent + most > s.budget:
                 raise SpendingLimit(
-                    f"{s.judge} has cost {self.spent:.4g} so far, and the next question may cost {most:.2g}: "
+                    f"{s.judge} has cost {all_.spent:.4g} so far, and the next question may cost {most:.2g}: "
                     f"over the budget of {s.budget:g}",
                     "raise `budget`; answers that are in `cache` cost nothing",
                 )
-            if s.max_questions is not None and self.asked >= s.max_questions:
+            if s.max_questions is not None and all_.asked >= s.max_questions:
                 raise SpendingLimit(
-                    f"{s.judge} was asked {self.asked} questions, which is as many as it may be",
+                    f"{s.judge} was asked {all_.asked} questions, which is as many as it may be",
                     "raise `max_questions`",
                 )
-            self.asked += 1
-            self.spent += most
-            answer = await self._endpoint.post("/chat/completions", body)
+            all_.asked += 1
+            all_.spent += most
+            try:
+                answer = await self._endpoint.post("/chat/completions", body)
+            except CortError:  # there was no answer to pay for
+                all_.asked -= 1
+                all_.spent -= most
+                raise
             usage = answer.get("usage") or {}
             if "prompt_tokens" in usage and "completion_tokens" in usage:
-                self.spent += self._cost(usage["prompt_tokens"], usage["completion_tokens"]) - most
+                all_.spent += self._cost(usage["prompt_tokens"], usage["completion_tokens"]) - most
         text = str(answer["choices"][0]["message"]["content"] or "")
         self._keep(key, body, text)
         return text
