@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -66,17 +68,23 @@ class JudgeConfig(PluginConfig):
         return chat
 
 
+@contextmanager
+def judge_installed() -> Iterator[None]:
+    """``RequestError`` where the block cannot import what asking takes."""
+    try:
+        yield
+    except ImportError as error:
+        raise RequestError(
+            "a judge needs cort-openai, which is not installed", "pip install 'cort-hint-engineering[judge]'"
+        ) from error
+
+
 class Judge:
     """Asks for one kind of fault. Use it on one event loop, and close it."""
 
     def __init__(self, fault: Fault, chat: dict[str, Any]) -> None:
-        try:
+        with judge_installed():
             from cort_openai.chat import Chat, ChatSettings
-        except ImportError as error:
-            raise RequestError(
-                "a judge needs cort-openai, which is not installed",
-                "pip install 'cort-hint-engineering[judge]'",
-            ) from error
         self.fault = fault
         self.malformed = 0
         """Answers, or parts of them, that could not be used."""

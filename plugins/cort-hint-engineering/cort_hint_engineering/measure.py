@@ -6,16 +6,17 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cort_framework import RequestError
 from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_hint_engineering.detectors import delayed_computation, result_distrust
-from cort_hint_engineering.judge import Judge
+from cort_hint_engineering.judge import Judge, judge_installed
 from cort_hint_engineering.labelled import LabelledSpan, labelled_spans
 
 ALIKE = 0.4
@@ -122,6 +123,9 @@ def _alike(a: set[str], b: set[str]) -> bool:
 @click.option("--judge-model", default="default", help="The judge's name there.")
 @click.option("--judge-cache", type=click.Path(path_type=Path, file_okay=False), help="Keeps its answers.")
 @click.option("--max-questions", type=click.IntRange(min=1), help="As many as the judge may be asked.")
+@click.option(
+    "--chat", "more", multiple=True, metavar="KEY=VALUE", help="Of its client: budget=2.5, price_in=1."
+)
 @json_option
 def measure(
     files: tuple[Path, ...],
@@ -130,26 +134,35 @@ def measure(
     judge_model: str,
     judge_cache: Path | None,
     max_questions: int | None,
+    more: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Precision and recall of the detectors on FILEs of labelled spans.
+    """Precision and recall of the detectors on FILEs of labelled spans, each file by itself and, where there are several,
+    together.
 
     A fault is found where a detector's span overlaps it and begins inside it or at most one sentence before. Intervals are
     at 95 %, and count items that differ by their numbers alone as one passage.
     """
-    items = [item for file in files for item in labelled_spans(file)]
-    malformed = None
+    labelled = [(file, item) for file in files for item in labelled_spans(file)]
+    items = [item for _, item in labelled]
+    judged = None
     if url is None:
-        found = [_by_rules(item) for item in items]
+        found: list[list[tuple[int, int]] | None] = [_by_rules(item) for item in items]
     else:
-        settings = {"url": url, "judge": judge_model, "cache": judge_cache, "max_questions": max_questions}
-        found, malformed = asyncio.run(_by_judge(items, settings))
-    rows = measured(items, found)
-    groups = list(_groups(rows))
+        judged = asyncio.run(_by_judge(items, url, judge_model, judge_cache, max_questions, more))
+        found = judged.found
+    there = [n for n, spans in enumerate(found) if spans is not None]
+    if judged is not None and not there:
+        raise RequestError(judged.limit or "there is no item to ask about")
+    rows = measured([items[n] for n in there], [found[n] or [] for n in there])
+    by_file = {
+        file: [r for r, n in zip(rows, there, strict=True) if labelled[n][0] == file] for file in files
+    }
+    groups = list(_groups(rows, by_file if len(files) > 1 else {}))
     if as_json:
         result: dict[str, Any] = {"groups": [{"kind": k, "group": g, **_plain(f)} for k, g, f in groups]}
-        if malformed is not None:
-            result["malformed"] = malformed
+        if judged is not None:
+            result |= {"malformed": judged.malformed, "left_out": len(items) - len(there)}
         if misses:
             result["misses"] = [{"kind": r.item.kind, "id": r.item.id, **said} for r, said in _wrong(rows)]
         echo_json(result)
@@ -160,8 +173,10 @@ def measure(
         cells = [str(f.positives), str(f.negatives), *_cells(f.precision), *_cells(f.recall)]
         table.append([kind, group, *cells])
     echo_table(header, table)
-    if malformed is not None:
-        click.echo(f"\n{malformed} answers of the judge, or parts of them, could not be used")
+    if judged is not None:
+        click.echo(f"\n{judged.malformed} answers of the judge, or parts of them, could not be used")
+        if judged.limit is not None:
+            click.echo(f"{len(items) - len(there)} items were left out: {judged.limit}")
     if misses:
         click.echo()
         for row, said in _wrong(rows):
@@ -173,20 +188,54 @@ def _by_rules(item: LabelledSpan) -> list[tuple[int, int]]:
     return [(span.start, span.end) for span in detect(item.trajectory())]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a judge found."""
+
+    found: list[list[tuple[int, int]] | None]
+    """An entry an item; ``None`` for one that a limit left unasked."""
+    malformed: int
+    limit: str | None
+    """What that limit says."""
+
+
 async def _by_judge(
-    items: Sequence[LabelledSpan], settings: dict[str, Any]
-) -> tuple[list[list[tuple[int, int]]], int]:
-    judges = {kind: Judge(kind, settings) for kind in dict.fromkeys(item.kind for item in items)}
+    items: Sequence[LabelledSpan],
+    url: str,
+    model: str,
+    cache: Path | None,
+    max_questions: int | None,
+    more: Sequence[str],
+) -> Judged:
+    with judge_installed():
+        from cort_openai.chat import SpendingLimit, read_settings
+    settings = read_settings(more, url=url, judge=model, cache=cache, max_questions=max_questions)
+    judges = {kind: Judge(kind, settings.model_dump()) for kind in dict.fromkeys(item.kind for item in items)}
     try:
-        spans = await asyncio.gather(*(judges[item.kind].find(item.trajectory()) for item in items))
+        asking = (judges[item.kind].find(item.trajectory()) for item in items)
+        answers = await asyncio.gather(*asking, return_exceptions=True)
     finally:
         await asyncio.gather(*(judge.close() for judge in judges.values()))
-    return [[(s.start, s.end) for s in each] for each in spans], sum(j.malformed for j in judges.values())
+    found: list[list[tuple[int, int]] | None] = []
+    limit = None
+    for answer in answers:
+        if isinstance(answer, SpendingLimit):
+            limit = f"{answer.message}: {answer.hint}"
+            found.append(None)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found.append([(span.start, span.end) for span in answer])
+    return Judged(found, sum(judge.malformed for judge in judges.values()), limit)
 
 
-def _groups(rows: Sequence[Measured]) -> Iterator[tuple[str, str, Figures]]:
+def _groups(
+    rows: Sequence[Measured], by_file: Mapping[Path, Sequence[Measured]]
+) -> Iterator[tuple[str, str, Figures]]:
     for kind in sorted({row.item.kind for row in rows}):
         own = [row for row in rows if row.item.kind == kind]
+        for file, its in by_file.items():
+            yield kind, file.name, figures([row for row in its if row.item.kind == kind])
         yield kind, "all", figures(own)
         for language in sorted({row.item.language for row in own}):
             yield kind, language, figures([row for row in own if row.item.language == language])

@@ -12,17 +12,15 @@ from random import Random
 from typing import Any, cast
 
 import click
-from pydantic import ValidationError
 
 from cort_framework import RequestError, Trajectory
 from cort_framework.cli.options import echo_json, echo_table, json_option
 from cort_framework.cli.traces import find_traces
 from cort_framework.evaluation import RESAMPLES, quantile
 from cort_framework.evaluation.behaviour import label_calls, subject
-from cort_framework.recipe.tables import parse_override
 from cort_framework.types import derive_seed
 from cort_openai.behaviour import BehaviourJudge
-from cort_openai.chat import Chat, ChatSettings, SpendingLimit
+from cort_openai.chat import Chat, ChatSettings, SpendingLimit, read_settings
 
 Pair = tuple[str, str]
 """The rules' word and the judge's."""
@@ -173,17 +171,7 @@ def measure(
     RUN is a run folder, a stage's folder, or a trajectories.jsonl. Agreement is a percentage, and Cohen's kappa: how much
     more that is than chance would give. What a judge has answered once is not asked again where --judge-cache keeps it.
     """
-    settings = {"url": url, "judge": judge_model, "cache": judge_cache, "max_questions": max_questions}
-    for argument in more:
-        (key, *rest), value = parse_override(argument)
-        if rest:
-            raise RequestError(f"--chat {argument}: not of the form KEY=VALUE")
-        settings[key] = value
-    try:
-        chat = ChatSettings(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RequestError(f"--chat {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    chat = read_settings(more, url=url, judge=judge_model, cache=judge_cache, max_questions=max_questions)
     traces = find_traces(run, stage, system)
     asked = asyncio.run(
         ask(

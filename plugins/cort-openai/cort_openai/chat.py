@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from cort_framework import CortError, PluginConfig
+from cort_framework import CortError, PluginConfig, RequestError
+from cort_framework.recipe.tables import parse_override
 from cort_openai.endpoint import Endpoint
 
 
@@ -49,6 +50,20 @@ class ChatSettings(PluginConfig):
     """What all questions of a run to this judge may cost together, whoever asks. An answer that was kept costs nothing."""
     max_questions: int | None = Field(None, ge=0)
     """How many questions a run may ask this judge, whoever asks; those with an answer that was kept do not count."""
+
+
+def read_settings(options: Sequence[str], **settings: Any) -> ChatSettings:
+    """The settings, and those of a command's ``--chat KEY=VALUE``. Raises ``RequestError``."""
+    for option in options:
+        (key, *rest), value = parse_override(option)
+        if rest:
+            raise RequestError(f"--chat {option}: not of the form KEY=VALUE")
+        settings[key] = value
+    try:
+        return ChatSettings(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"--chat {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 @dataclass

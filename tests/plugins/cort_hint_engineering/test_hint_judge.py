@@ -194,3 +194,11 @@ def test_a_judge_is_measured_as_the_rules_are(server: tuple[Server, str], tmp_pa
     figures = json.loads(result.stdout)
     assert figures["groups"][0]["recall"]["value"] == figures["groups"][0]["precision"]["value"] == 1
     assert figures["malformed"] == 0
+    limited = [str(some), "--judge", url, "--chat", "concurrency=1", "--max-questions"]
+    result = CliRunner().invoke(measure, [*limited, "4", "--json"], catch_exceptions=False)
+    figures = json.loads(result.stdout)
+    assert (figures["left_out"], figures["groups"][0]["recall"]["value"]) == (5, 1)
+    shown = CliRunner().invoke(measure, [*limited, "4"], catch_exceptions=False).stdout
+    assert "5 items were left out" in shown and "as many as it may be" in shown
+    with pytest.raises(RequestError, match="--chat bugdet"):
+        CliRunner().invoke(measure, [*limited, "4", "--chat", "bugdet=1"], catch_exceptions=False)

@@ -86,6 +86,14 @@ def test_the_command_shows_a_line_for_each_language_and_phenomenon_and_the_misse
     shown = CliRunner().invoke(measure, [str(file), "--misses"], catch_exceptions=False).stdout.splitlines()
     assert [line.split()[1] for line in shown[1:5]] == ["all", "en", "p0", "p1"]
     assert shown[-1] == "missed 0 (p0): Then work by hand goes on."
+    other = tmp_path / "other.jsonl"
+    other.write_text(file.read_text().splitlines()[1])
+    shown = CliRunner().invoke(measure, [str(file), str(other)], catch_exceptions=False).stdout.splitlines()
+    assert [line.split()[1:4] for line in shown[1:4]] == [
+        ["some.jsonl", "1", "1"],
+        ["other.jsonl", "0", "1"],
+        ["all", "1", "2"],
+    ]
 
 
 def test_a_line_that_is_no_labelled_span_is_named(tmp_path: Path) -> None:
