@@ -122,6 +122,7 @@ def evaluate(
     ``tokens_generated`` those that the model sampled, discarded ones included, both as means; ``tokens_per_correct`` is all
     tokens generated divided by the right trajectories. ``calculation_share`` is of the calls that gave a result;
     ``subjects`` gives the share of responses with a call that did such a thing.
+    ``errors`` counts the samples in which the machinery or a reward failed; they are wrong.
     ``seconds`` is the wall-clock time that the caller measured; without it, the sum over the trajectories.
     ``accuracy_within`` is the accuracy had the response been cut at so many tokens, for each of ``budgets``: noise is a
     function of the position, so a longer one would have been cut and a shorter one the same.
@@ -146,7 +147,7 @@ def evaluate(
         labels.update(label_calls(t))
         subjects.update({subject(turn.call) for turn in calls if turn.call is not None})
         total.update(tokens=t.response_tokens, generated=t.generated_tokens, calls=len(calls))
-        total.update(samples=1, right=samples.right[-1], coded=bool(calls), errors=t.error is not None)
+        total.update(samples=1, right=samples.right[-1], coded=bool(calls), errors=t.fault is not None)
         lasted += t.seconds
     if not tasks:
         raise ValueError(f"there are no trajectories to evaluate for '{name}' on '{test_set}'")
@@ -211,7 +212,7 @@ def funnel(
             continue
         right = is_right(t, reward)
         counts["collected"] += 1
-        counts["errors"] += t.error is not None
+        counts["errors"] += t.fault is not None
         counts["right"] += right
         counts["without_faults"] += right and all(v.keep for v in t.verdicts if v.filter in faults)
         counts["kept"] += t.kept

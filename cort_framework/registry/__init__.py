@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=type[Plugin])
 
+APART = {("engine", "vllm"): "cort-vllm", ("executor", "ray"): "cort-ray"}
+"""Plugins of this project that are installed by those who need them alone, since they bring much with them."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -122,6 +125,8 @@ class Registry:
             return absent_because(text, *(likely or suspects)[0])
         if near:
             return PluginError(text, f"did you mean {' or '.join(map(repr, near))}?")
+        if (kind, _split(name)[1]) in APART:
+            return PluginError(text, f"pip install {APART[kind, _split(name)[1]]}")
         listed = f"installed: {', '.join(known)}" if known else f"no {kind} is installed at all"
         return PluginError(text, f"{listed}; `cort plugins list` shows what comes from where")
 

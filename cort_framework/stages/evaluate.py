@@ -72,6 +72,11 @@ class Evaluate(Stage):
                     budgets=config.budgets,
                 )
                 report.append(record)
+                if failed := record["errors"]:
+                    run.reporter.note(
+                        f"{failed} of {len(requests)} samples count as wrong because the machinery or a reward failed:"
+                        f" `cort trace stats {run.folder}`"
+                    )
                 self._compare_with_start(run, name, log.finals((r.key for r in requests), logprobs=False))
                 run.reporter.metrics(**{k: v for k, v in record.items() if isinstance(v, (int, float, str))})
             log.finish(

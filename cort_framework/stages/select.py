@@ -41,6 +41,10 @@ class Select(Stage):
         def _ordered(self) -> Self:
             if self.least > self.most:
                 raise ValueError(f"least ({self.least:g}) is above most ({self.most:g})")
+            if not any(self.least <= k / self.samples <= self.most for k in range(self.samples + 1)):
+                raise ValueError(
+                    f"of {self.samples} samples no number is a share of {self.least:g} to {self.most:g}"
+                )
             return self
 
     config: Config

@@ -211,6 +211,14 @@ def test_no_problem_leaves_the_denominator() -> None:
     assert record["maj_at_k"]["4"] == pytest.approx(1 / 3)
 
 
+def test_a_grader_that_fails_is_an_error_of_the_sample_and_is_counted() -> None:
+    failed = sample("a", 9, False)
+    failed.rewards["answer"] = Reward(None, error="GradingError: no answer within 5 s")
+    record = evaluate([*two_tasks(), failed], name="x", test_set="y")
+    assert record["errors"] == 1 and record["tasks"] == 2
+    assert funnel([failed])["errors"] == 1
+
+
 def test_what_a_rewind_cut_back_is_no_sample() -> None:
     parents = [replace(sample("a", 0, False), stop_reason="rewound")]
     assert evaluate(parents + two_tasks(), name="x", test_set="y") == evaluate(

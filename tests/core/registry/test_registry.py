@@ -128,6 +128,12 @@ def test_an_unknown_name_is_answered_with_the_nearest(site: Site) -> None:
     assert caught.value.hint == "did you mean 'brief'?"
 
 
+def test_what_this_project_leaves_apart_is_answered_with_the_line_that_installs_it() -> None:
+    with pytest.raises(PluginError) as caught:
+        Registry([]).resolve("engine", "vllm")
+    assert caught.value.hint == "pip install cort-vllm"
+
+
 def test_two_that_claim_a_name_are_named_when_it_is_resolved_and_the_distribution_settles_it(
     site: Site,
 ) -> None:

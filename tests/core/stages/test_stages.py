@@ -163,6 +163,7 @@ def test_a_selection_that_finds_nothing_says_what_there_is(tmp_path: Path) -> No
         ([ON_CHOSEN, SELECT], "no \\[tasks\\] table is called 'choose'"),
         ([{**SELECT, "name": "train"}], "have one name"),
         ([{**SELECT, "least": 0.5, "most": 0.25}], "least \\(0.5\\) is above most"),
+        ([{**SELECT, "samples": 4, "least": 0.125, "most": 0.125}], "of 4 samples no number is a share"),
     ],
 )
 def test_a_selection_that_cannot_be_is_refused(tmp_path: Path, stages: list[Any], message: str) -> None:
