@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from cort_framework.interfaces import Tokenizer, Tool
 from cort_framework.types import Author, Task, Trajectory, Turn
 
+RETOLD = "tokenised_again_from"
+"""In a trajectory's metadata: it was encoded anew from the text of the one of this id (see ``stages.distill``)."""
+
 
 def prompt_turn(tokenizer: Tokenizer, template: str, task: Task, tools: Iterable[Tool] = ()) -> Turn:
     """The user's message through the model's own chat template, with the generation prompt (paper: no system prompt).

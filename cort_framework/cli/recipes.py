@@ -37,7 +37,7 @@ def list_recipes(as_json: bool) -> None:
         )
     if as_json:
         return echo_json(records)
-    rows = [(r["name"], " ".join(r["stages"]), " ".join(r["profiles"]) or "-", r["about"]) for r in records]
+    rows = [(r["name"], str(len(r["stages"])), " ".join(r["profiles"]) or "-", r["about"]) for r in records]
     echo_table(("name", "stages", "profiles", "about"), rows)
 
 
@@ -84,6 +84,6 @@ def schema() -> None:
 
 
 def _about(text: str) -> str:
-    """The comment at the top of the file, its first line."""
+    """What the first line of the comment at the top of the file says."""
     first = next(iter(text.splitlines()), "")
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    return first.lstrip("# ").removeprefix("What:").strip() if first.startswith("#") else ""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cort_framework.rendering import RETOLD
 from cort_framework.types import Author, Trajectory
 
 STYLES: Mapping[Author, str] = {"prompt": "dim", "model": "", "tool": "cyan", "hint": "magenta"}
@@ -64,6 +65,8 @@ def header(trajectory: Trajectory) -> Text:
         lines.append(Text(f"expected: {visible(t.task.answer)}"))
     if t.parent is not None:
         lines.append(Text(f"cut from {t.parent}, of which it keeps {t.kept_tokens} tokens"))
+    if RETOLD in t.metadata:
+        lines.append(Text(f"in tokens of another model: encoded anew from the text of {t.metadata[RETOLD]}"))
     if t.rewards:
         values = (
             f"{name} {'none' if r.value is None else f'{r.value:g}'}" + (f" ({r.error})" if r.error else "")

@@ -16,7 +16,7 @@ from cort_framework.errors import StageFailed
 from cort_framework.interfaces import PluginConfig, Stage, StageResult, Tokenizer, Tool
 from cort_framework.machine.footprint import Footprint, Work
 from cort_framework.pipeline import Run
-from cort_framework.rendering import Detokenizer, prompt_turn
+from cort_framework.rendering import RETOLD, Detokenizer, prompt_turn
 from cort_framework.store import Trajectories
 from cort_framework.types import Trajectory, Turn, Verdict, Weights
 
@@ -114,7 +114,7 @@ def retold(trajectory: Trajectory, prompt: Turn, tokenizer: Tokenizer) -> Trajec
         stop_reason=trajectory.stop_reason,
         rewards=trajectory.rewards,
         verdicts=[*trajectory.verdicts, broken] if broken else list(trajectory.verdicts),
-        metadata={**trajectory.metadata, "tokenised_again_from": trajectory.id},
+        metadata={**trajectory.metadata, RETOLD: trajectory.id},
     )
 
 

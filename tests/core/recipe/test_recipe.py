@@ -25,6 +25,18 @@ def test_every_recipe_in_the_repository_loads_with_each_of_its_profiles(path: Pa
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_says_what_it_is_on_what_it_runs_and_what_to_expect_and_has_its_row(path: Path) -> None:
+    text = path.read_text()
+    assert [line.split()[1] for line in text.splitlines()[:3]] == ["What:", "Hardware:", "Expected:"]
+    (row,) = [
+        line for line in (path.parent / "README.md").read_text().splitlines() if f"({path.name})" in line
+    ]
+    assert [name.strip("`") for name in row.split("|")[3].split()] == sorted(
+        tomllib.loads(text).get("profile", {}), key=row.index
+    )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_in_the_repository_has_a_plan_with_what_is_installed(path: Path) -> None:
     assert make_plan(load_recipe(path), Registry()).stages
 
