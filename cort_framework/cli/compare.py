@@ -87,7 +87,7 @@ def differences(
         if name not in known:
             raise RequestError(
                 f"no system {name!r} was evaluated there{nearest(name, known)}",
-                f"there are: {', '.join(known) or 'none'}",
+                None if known else "give a run that has evaluated some",
             )
 
     def counted(system: str) -> Cells:

@@ -128,7 +128,7 @@ def hints_named(recipe: Recipe, names: Sequence[str]) -> list[str]:
             known = [*recipe.hints, *givers]
             raise RequestError(
                 f"the recipe has no hint {name!r}{nearest(name, known)}",
-                f"there are: {', '.join(known)}" if known else "give it [hints] tables",
+                None if known else "give it [hints] tables",
             )
         found += keys
     return list(dict.fromkeys(found))

@@ -321,7 +321,8 @@ class _Planner:
         tables: Mapping[str, Table] = getattr(self.recipe, section)
         options = dict(tables.get(key, {}))
         name = options.pop("use", key)
-        resolved = self._resolve(kind, key, name, options, (section, key) if key in tables else at)
+        name_at = (section, key) if key in tables else at
+        resolved = self._resolve(kind, key, name, options, name_at, (section, key))
         if resolved is not None:
             self.resolved[section][key] = resolved
         return resolved
