@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cort_math.notation import comparable, plain_number
 from cort_python.calls import CallDied, Caller, CallRaised
 
 T = TypeVar("T")
@@ -20,35 +19,20 @@ class GradingError(Exception):
     """An answer could not be compared: the comparison ran away, or its process broke."""
 
 
-# --- plain answers ----------------------------------------------------------------------------------------------
-_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}")
-_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!|,\\!)(?=\d{3}(?:\D|$))")
-_PLAIN = re.compile(r"[-+]?\d{1,400}(?:\.\d{1,400})?")
-
-
-def _stripped(text: str) -> str:
-    text = text.strip().strip("$").strip()
-    text = _WRAPPER.sub(r"\1", text) if "\\" in text else text
-    return text.removesuffix(".").strip()
-
-
-def plain_number(text: str) -> Fraction | None:
-    """The value of an integer or a decimal, thousands separators allowed; ``None`` for anything else."""
-    text = _THOUSANDS.sub("", _stripped(text))
-    return Fraction(text) if _PLAIN.fullmatch(text) else None
+_SHORT = 1000
 
 
 def quick(gold: str, answer: str) -> bool | None:
     """Whether the answers agree, where that shows at once; ``None`` where it takes computer algebra."""
-    if _stripped(gold) == _stripped(answer) != "":
+    if max(len(gold), len(answer)) > _SHORT:
+        return None  # patterns too may take long, and nothing ends them in this process
+    pair = comparable(gold, answer)
+    if pair is None:
+        return False
+    if pair[0] == pair[1] != "":
         return True
-    expected, given = plain_number(gold), plain_number(answer)
-    if expected is None or given is None:
-        return None
-    if expected == given:
-        return True
-    # Decimals may still agree to the precision that they are given with.
-    return False if expected.denominator == given.denominator == 1 else None
+    expected, given = plain_number(pair[0]), plain_number(pair[1])
+    return None if expected is None or given is None else expected == given
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------

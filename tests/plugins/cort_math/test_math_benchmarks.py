@@ -20,6 +20,8 @@ pytestmark = [
 ]
 
 WHOLE = re.compile(r"-?\d+")
+BASED = re.compile(r"(\d+)_\{?(\d)\}?")
+DECIMAL = re.compile(r"-?\d*\.\d*[1-9]")
 FRACTION = re.compile(r"(-?)\\frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -68,6 +70,12 @@ def as_models_write(answer: str) -> Iterator[str]:
         yield from (f"{sign}{top}/{bottom}", f"\\frac{{{sign}{top}}}{{{bottom}}}")
         yield f"{sign}\\frac{{{2 * int(top)}}}{{{2 * int(bottom)}}}"
         yield repr(float(Fraction(f"{sign}{top}/{bottom}")))
+    if based := BASED.fullmatch(answer):
+        digits, base = based.groups()
+        yield from (digits, f"{digits}_{base}", f"{digits}_{{{base}}}", f"{digits}_{{\\text{{{base}}}}}")
+    if DECIMAL.fullmatch(answer):
+        value = Fraction(answer)
+        yield from (f"{answer}0", f"\\frac{{{value.numerator}}}{{{value.denominator}}}")
     if text := re.fullmatch(r"\\text\{([^{}]*)\}", answer):
         yield from (text[1], f"\\mathrm{{{text[1]}}}", f"\\textbf{{{text[1]}}}")
         yield text[1].strip("()")
@@ -97,9 +105,15 @@ def wrong(answer: str) -> Iterator[str]:
         yield from (str(-value), str(1 / value), str(round(value)))
         if Fraction(f"{float(value):.1f}") != value:
             yield f"{float(value):.1f}"
+        yield repr(float(value) * (1 + 1e-5))
+    if based := BASED.fullmatch(answer):
+        digits, base = based.groups()
+        yield from (f"{digits}_{{{int(base) + 1}}}", f"{digits}_{{10}}", f"{digits}1_{base}")
+    if DECIMAL.fullmatch(answer):
+        yield from (answer[:-1], f"{answer}1", f"{answer[:-1]}{int(answer[-1]) - 1}")
     if pair := re.fullmatch(r"(?:\\left)?\(([^,()]*),([^,()]*?)(?:\\right)?\)", answer):
         first, second = pair.groups()
-        yield from (f"\\{{{first},{second}\\}}", f"({second},{first})", first)
+        yield from (f"\\{{{first},{second}\\}}", f"{first},{second}", f"({second},{first})", first)
     if re.fullmatch(r"\\text\{[^{}]*\}", answer):
         yield from ("\\text{Other}", "5")
 
