@@ -137,6 +137,7 @@ def _is_share(text: str) -> bool:
 
 
 def _letters(text: str) -> set[str]:
+    text = re.sub(r"^\s*[A-Za-z]\s*=", "", text)  # the answer's name may be any
     return set(re.sub(rf"{_FONT}\{{[^{{}}]*\}}|\\[A-Za-z]+|[A-Za-z]{{3,}}|[^A-Za-z]", "", text))
 
 
