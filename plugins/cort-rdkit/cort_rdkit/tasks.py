@@ -24,7 +24,7 @@ AnswerKind = Literal["number", "formula", "text"]
 
 @dataclass(frozen=True)
 class Question:
-    """One kind of question: what is asked of ``{}``, RDKit's answer, and how near another has to be."""
+    """What is asked of ``{}``, in one wording or another, RDKit's answer, and how near another has to be."""
 
     words: tuple[str, ...]
     answer: Callable[[Any], str]
@@ -34,8 +34,36 @@ class Question:
     """Whether the question is worth asking of a molecule."""
 
 
-def _matches(smarts: str) -> Callable[[Any], str]:
-    return lambda molecule: str(len(molecule.GetSubstructMatches(Chem.MolFromSmarts(smarts))))
+GROUPS = {
+    "carbonyl group": "[#6](=[#8])",
+    "hydroxyl group": "[OX2H]",
+    "ether or ester oxygen between two carbons": "[OX2]([#6])[#6]",
+    "nitrogen that is not aromatic": "[N]",
+    "aromatic carbon": "c",
+    "aromatic bond": "a:a",
+    "methyl group": "[CH3]",
+    "methylene group": "[CH2]",
+    "saturated carbon": "[CX4]",
+    "halogen": "[F,Cl,Br,I]",
+    "bond of carbon to oxygen": "[#6]~[#8]",
+    "single bond of carbon to nitrogen": "[#6]-[#7]",
+    "atom in a ring": "[R]",
+    "bond between two carbons outside rings": "[#6]~;!@[#6]",
+}
+"""What substructures are counted: their names and their SMARTS. Some are seldom there once only, lest 1 be the answer."""
+
+
+def _count(name: str, smarts: str) -> Question:
+    def found(molecule: Any) -> int:
+        return len(molecule.GetSubstructMatches(Chem.MolFromSmarts(smarts)))
+
+    return Question(
+        (
+            f"How many times does the SMARTS pattern {smarts} ({name}) match in {{}}, a set of atoms counted once?",
+        ),
+        lambda m: str(found(m)),
+        applies=lambda m: found(m) > 0,
+    )
 
 
 def _centers(molecule: Any) -> str:
@@ -47,67 +75,97 @@ def _fingerprint(molecule: Any) -> Any:
     return fingerprints.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint(molecule)
 
 
-REFERENCE = "CC(=O)Oc1ccccc1C(=O)O"
-"""Aspirin: what similarities are asked to."""
+REFERENCES = {
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+    "paracetamol": "CC(=O)Nc1ccc(O)cc1",
+    "ibuprofen": "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
+    "caffeine": "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
+    "toluene": "Cc1ccccc1",
+    "indole": "c1ccc2[nH]ccc2c1",
+    "naphthalene": "c1ccc2ccccc2c1",
+    "cyclohexanol": "OC1CCCCC1",
+    "ethyl acetate": "CCOC(C)=O",
+    "L-alanine": "C[C@H](N)C(=O)O",
+}
+"""What similarities are asked to."""
 
 
-def _similarity(molecule: Any) -> str:
-    other = _fingerprint(Chem.MolFromSmiles(REFERENCE))
-    return f"{structs.TanimotoSimilarity(_fingerprint(molecule), other):.4f}"
+def _similarity(name: str, smiles: str) -> Question:
+    def tanimoto(molecule: Any) -> float:
+        other = _fingerprint(Chem.MolFromSmiles(smiles))
+        return float(structs.TanimotoSimilarity(_fingerprint(molecule), other))
 
-
-QUESTIONS: dict[str, Question] = {
-    "heavy-atoms": Question(
-        ("How many heavy atoms does {} have?", "Count the atoms other than hydrogen in {}."),
-        lambda m: str(m.GetNumAtoms()),
-    ),
-    "rings": Question(
-        ("How many rings does {} have?", "Count the rings in the smallest set of smallest rings of {}."),
-        lambda m: str(m.GetRingInfo().NumRings()),
-    ),
-    "formula": Question(
-        ("What is the molecular formula of {}?", "Give the molecular formula of {} in Hill order."),
-        lambda m: str(calculated.CalcMolFormula(m)),
-        kind="formula",
-    ),
-    "exact-mass": Question(
-        ("What is the monoisotopic mass of {} in Da, to three decimals?",),
-        lambda m: f"{descriptors.ExactMolWt(m):.4f}",
-        tolerance=0.005,
-    ),
-    "stereo-centers": Question(
-        ("How many stereocenters does {} have, assigned or not?",),
-        _centers,
-        applies=lambda m: _centers(m) != "0",
-    ),
-    "h-bond-donors": Question(
-        ("How many hydrogen bond donors does {} have by Lipinski's count of N and O that bear hydrogen?",),
-        lambda m: str(calculated.CalcNumHBD(m)),
-    ),
-    "substructure": Question(
-        ("How many times does the SMARTS pattern [#6](=[#8]) match in {}?",),
-        _matches("[#6](=[#8])"),
-        applies=lambda m: m.HasSubstructMatch(Chem.MolFromSmarts("[#6](=[#8])")),
-    ),
-    "similarity": Question(
+    return Question(
         (
-            f"What is the Tanimoto similarity of {{}} to {REFERENCE} by Morgan fingerprints of radius 2 and 2048 bits, "
-            "to two decimals?",
+            f"What is the Tanimoto similarity of {{}} to {name}, {smiles}, by Morgan fingerprints of radius 2 "
+            "and 2048 bits, to two decimals?",
         ),
-        _similarity,
+        lambda m: f"{tanimoto(m):.4f}",
         tolerance=0.01,
+    )
+
+
+QUESTIONS: dict[str, tuple[Question, ...]] = {
+    "heavy-atoms": (
+        Question(
+            ("How many heavy atoms does {} have?", "Count the atoms other than hydrogen in {}."),
+            lambda m: str(m.GetNumAtoms()),
+        ),
     ),
-    "logp": Question(
-        ("Estimate the octanol-water logP of {} by Crippen's method, to one decimal.",),
-        lambda m: f"{crippen.MolLogP(m):.4f}",
-        tolerance=0.06,
+    "rings": (
+        Question(
+            ("How many rings does {} have?", "Count the rings in the smallest set of smallest rings of {}."),
+            lambda m: str(m.GetRingInfo().NumRings()),
+        ),
     ),
-    "canonical": Question(
-        ("Write {} as RDKit's canonical SMILES.",),
-        lambda m: str(Chem.MolToSmiles(m)),
-        kind="text",
+    "formula": (
+        Question(
+            ("What is the molecular formula of {}?", "Give the molecular formula of {} in Hill order."),
+            lambda m: str(calculated.CalcMolFormula(m)),
+            kind="formula",
+        ),
+    ),
+    "exact-mass": (
+        Question(
+            ("What is the monoisotopic mass of {} in Da, to three decimals?",),
+            lambda m: f"{descriptors.ExactMolWt(m):.4f}",
+            tolerance=0.005,
+        ),
+    ),
+    "stereo-centers": (
+        Question(
+            ("How many stereocenters does {} have, assigned or not?",),
+            _centers,
+            applies=lambda m: _centers(m) != "0",
+        ),
+    ),
+    "h-bond-donors": (
+        Question(
+            (
+                "How many hydrogen bond donors does {} have, "
+                "counted as the number of N and O atoms that bear at least one hydrogen?",
+            ),
+            lambda m: str(sum(a.GetSymbol() in ("N", "O") and a.GetTotalNumHs() > 0 for a in m.GetAtoms())),
+        ),
+    ),
+    "substructure": tuple(_count(name, smarts) for name, smarts in GROUPS.items()),
+    "similarity": tuple(_similarity(name, smiles) for name, smiles in REFERENCES.items()),
+    "logp": (
+        Question(
+            ("Estimate the octanol-water logP of {} by Crippen's method, to one decimal.",),
+            lambda m: f"{crippen.MolLogP(m):.4f}",
+            tolerance=0.06,
+        ),
+    ),
+    "canonical": (
+        Question(
+            ("Write {} as RDKit's canonical SMILES.",),
+            lambda m: str(Chem.MolToSmiles(m)),
+            kind="text",
+        ),
     ),
 }
+"""The questions of each kind, of which a task asks one that applies to its molecule."""
 
 # --- molecules --------------------------------------------------------------------------------------------------
 _CORES = (
@@ -203,11 +261,13 @@ class Molecules(TaskSource):
         asked: set[tuple[str, str]] = set()
         for number in range(config.size):
             kind = kinds[number % len(kinds)]
-            question = QUESTIONS[kind]
             for _ in range(1000):
                 smiles, found = molecule(rng)
                 key = kind, str(Chem.MolToSmiles(found))
-                if found.GetNumAtoms() <= config.max_atoms and key not in asked and question.applies(found):
+                if found.GetNumAtoms() > config.max_atoms or key in asked:
+                    continue
+                fitting = [(q, words) for q in QUESTIONS[kind] if q.applies(found) for words in q.words]
+                if fitting:
                     break
             else:
                 raise ValueError(
@@ -215,6 +275,7 @@ class Molecules(TaskSource):
                     "ask for a smaller size, or allow more atoms"
                 )
             asked.add(key)
-            words = rng.choice(question.words).format(f"the molecule {smiles}")
+            question, words = rng.choice(fitting)
+            prompt = words.format(f"the molecule {smiles}")
             metadata = {"kind": kind, "answer_kind": question.kind, "tolerance": question.tolerance}
-            yield Task(f"molecules-{config.seed}-{number:05d}", words, question.answer(found), metadata)
+            yield Task(f"molecules-{config.seed}-{number:05d}", prompt, question.answer(found), metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 
 import pytest
@@ -10,7 +11,7 @@ from rdkit import Chem
 
 from cort_framework import Task, Trajectory, Turn
 from cort_rdkit.rewards import ChemistryReward, same
-from cort_rdkit.tasks import QUESTIONS, Molecules
+from cort_rdkit.tasks import QUESTIONS, REFERENCES, Molecules
 
 ASPIRIN = Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O")
 ALANINE = Chem.MolFromSmiles("C[C@H](N)C(=O)O")
@@ -30,14 +31,15 @@ def tasks(**settings: object) -> list[Task]:
         ("stereo-centers", ALANINE, "1"),
         ("h-bond-donors", ASPIRIN, "1"),
         ("h-bond-donors", ALANINE, "2"),
-        ("substructure", ASPIRIN, "2"),
-        ("similarity", ASPIRIN, "1.0000"),
+        ("h-bond-donors", Chem.MolFromSmiles("NCCS"), "1"),  # one N, though two hydrogens; S is not counted
+        ("substructure", ASPIRIN, "2"),  # the first group is carbonyl
+        ("similarity", ASPIRIN, "1.0000"),  # the first reference is aspirin
         ("logp", ASPIRIN, "1.3101"),
         ("canonical", Chem.MolFromSmiles("OC(=O)[C@@H](N)C"), "C[C@H](N)C(=O)O"),
     ],
 )
 def test_a_question_has_the_answer_that_is_known(kind: str, molecule: Chem.Mol, answer: str) -> None:
-    assert QUESTIONS[kind].answer(molecule) == answer
+    assert QUESTIONS[kind][0].answer(molecule) == answer
 
 
 def test_the_kinds_take_turns_and_no_molecule_is_asked_about_twice_in_the_same_way() -> None:
@@ -56,7 +58,50 @@ def test_the_kinds_take_turns_and_no_molecule_is_asked_about_twice_in_the_same_w
 def test_a_task_says_the_molecule_whose_answer_it_has() -> None:
     for task in tasks(size=50, kinds=("formula", "canonical")):
         smiles = task.prompt.split("the molecule ")[1].split()[0].rstrip("?.,")
-        assert QUESTIONS[task.metadata["kind"]].answer(Chem.MolFromSmiles(smiles)) == task.answer
+        assert QUESTIONS[task.metadata["kind"]][0].answer(Chem.MolFromSmiles(smiles)) == task.answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "smarts", "smiles", "times"),
+    [
+        ("substructure", "[CH3]", "CC(C)Cc1ccccc1", 2),
+        ("substructure", "a:a", "c1ccc2ccccc2c1", 11),
+        ("substructure", "[F,Cl,Br,I]", "FC(F)(F)CBr", 4),
+        ("substructure", "[#6]~[#8]", "COC(C)=O", 3),
+        ("substructure", "[R]", "CC1CCC1", 4),
+        ("substructure", "[#6]~;!@[#6]", "CC1CCC1", 1),
+        ("substructure", "[OX2]([#6])[#6]", "COC(C)=O", 1),
+    ],
+)
+def test_a_group_is_counted_as_a_chemist_counts_it(kind: str, smarts: str, smiles: str, times: int) -> None:
+    (question,) = (q for q in QUESTIONS[kind] if f"pattern {smarts} (" in q.words[0])
+    assert question.answer(Chem.MolFromSmiles(smiles)) == str(times)
+
+
+def test_groups_and_references_vary_and_no_answer_is_right_for_most() -> None:
+    for kind, most in {"substructure": 0.5, "similarity": 0.5, "h-bond-donors": 0.65, "rings": 0.65}.items():
+        made = tasks(size=300, kinds=(kind,), seed=1)
+        for answer in {t.answer for t in made}:
+            assert sum(same(t.answer, answer, "number", t.metadata["tolerance"]) for t in made) < most * 300
+    for kind in ("substructure", "similarity"):
+        asked = {re.sub(r"the molecule \S+", "", t.prompt) for t in tasks(size=300, kinds=(kind,), seed=1)}
+        assert len(asked) == len(QUESTIONS[kind])
+
+
+def test_a_similarity_names_the_molecule_it_is_to() -> None:
+    for name, smiles in REFERENCES.items():
+        (question,) = (q for q in QUESTIONS["similarity"] if f"to {name}, {smiles}," in q.words[0])
+        assert question.answer(Chem.MolFromSmiles(smiles)) == "1.0000"
+
+
+def test_the_reference_of_every_kind_is_right_by_its_own_grader() -> None:
+    made = tasks(size=400, seed=2)
+    assert {t.metadata["kind"] for t in made} == set(QUESTIONS)
+    for task in made:
+        assert task.answer is not None
+        kind, tolerance = task.metadata["answer_kind"], task.metadata["tolerance"]
+        for given in (task.answer, f"\\text{{{task.answer}}}", f"${task.answer}$"):
+            assert same(task.answer, given, kind, tolerance), (task.prompt, given)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
@@ -77,6 +122,114 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ("180.0423", "180.06", "number", 0.005, False),
         ("-0.4312", "−0.4", "number", 0.06, True),
         ("13", "thirteen", "number", 0, False),
+        *(
+            ("3", given, "number", 0, True)
+            for given in (
+                *(
+                    "{3}",
+                    "N=3",
+                    "3 rings",
+                    "\\text{3 aromatic rings}",
+                    "\\mathbf{3}",
+                    "$3$",
+                    "$3$ rings",
+                    "3.",
+                    "3 H-bond donors",
+                ),
+                *(
+                    "\\text{rings: }3",
+                    "N_{\\text{rings}} = 3",
+                    "3e0",
+                    "6/2",
+                    "\\mathrm{\\text{3}}",
+                    "3 times",
+                ),
+            )
+        ),
+        *(
+            ("3", given, "number", 0, False)
+            for given in (
+                *(
+                    "3/4",
+                    "3 or 4",
+                    "3^2",
+                    "3^{2}",
+                    "3e2",
+                    "3 \\times 10^2",
+                    "3-4",
+                    "3+1",
+                    "3, 4",
+                    "3 \\pm 1",
+                    "3!",
+                ),
+                *(
+                    "3 or four",
+                    "3 or more",
+                    "3 at most",
+                    "3 rings, 4 atoms",
+                    "-3",
+                    "13",
+                    "3x",
+                    "3\\pi",
+                    "3.1",
+                    "3 million",
+                ),
+                *(
+                    "N = 3, M = 4",
+                    "4 or N = 3",
+                    "N > 3",
+                    "3/0",
+                    "3\\frac{1}{4}",
+                    "3e99999",
+                    "1e999",
+                    "",
+                    "3 = 4",
+                ),
+            )
+        ),
+        *(
+            ("0.25", given, "number", 0.01, True)
+            for given in (
+                ".25",
+                "\\frac14",
+                "\\frac{1}{4}",
+                "\\dfrac{1}{4}",
+                "1/4",
+                "25\\%",
+                "25%",
+                "25 percent",
+                "2.5e-1",
+            )
+        ),
+        ("0.25", "0.25%", "number", 0.01, False),
+        ("0.25", "0.25\\%", "number", 0.01, False),
+        ("0.25", "25", "number", 0.01, False),
+        ("-0.25", "-\\frac{1}{4}", "number", 0.01, True),
+        ("-0.5", "\\text{logP} = -0.5", "number", 0.06, True),
+        ("-0.5", "\\log P \\approx -0.5", "number", 0.06, True),
+        *(
+            ("180.0423", given, "number", 0.005, True)
+            for given in (
+                *(
+                    "180.042 Da",
+                    "180.042 g/mol",
+                    "180.042\\,\\mathrm{g\\,mol^{-1}}",
+                    "180.042~\\text{g/mol}",
+                    "180.042 u",
+                ),
+                *("\\approx 180.042", "m = 180.042", "m(C_9H_8O_4) = 180.042", "1.80042 \\times 10^{2}"),
+            )
+        ),
+        ("180.0423", "180.042 kDa", "number", 0.005, False),
+        ("180.0423", "180,042", "number", 0.005, False),
+        ("C9H8O4", "\\mathrm{C_{9}H_{8}O_{4}}", "formula", 0, True),
+        ("C9H8O4", "C₉H₈O₄", "formula", 0, True),
+        ("C9H8O4", "\\text{Formula: C9H8O4}", "formula", 0, True),
+        ("C9H8O4", "C9H8O4 or C9H8O5", "formula", 0, False),
+        *(
+            ("CC#N", given, "text", 0, True)
+            for given in ("'CC#N'", '"CC#N"', "\\verb|CC#N|", "\\texttt{CC\\#N}", "\\text{`CC#N'}", "“CC#N”")
+        ),
         ("C9H8O4", "C_9H_8O_4", "formula", 0, True),
         ("C9H8O4", "\\text{C}_{9}\\text{H}_{8}\\text{O}_{4}", "formula", 0, True),
         ("C9H8O4", "\\ce{C9H8O4}", "formula", 0, True),
