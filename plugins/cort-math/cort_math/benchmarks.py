@@ -52,18 +52,27 @@ class BenchmarkSource(TaskSource):
 
     def tasks(self) -> Iterator[Task]:
         """Ids begin with the benchmark's name, so that several can be evaluated in one stage."""
-        config = self.config
-        for task in self._source().tasks():
-            name = config.benchmark
+        name = self.config.benchmark
+        for task in self._tasks():
             own = task.id if task.id.startswith(f"{name}-") else f"{name}-{task.id}"
             yield Task(own, task.prompt, task.answer, task.metadata)
 
-    def _source(self) -> TaskSource:
+    def _tasks(self) -> Iterator[Task]:
         config = self.config
         common: dict[str, Any] = {"limit": config.limit, "check_answers": False}
         folder = config.folder or (Path(os.environ[FOLDER]) if os.environ.get(FOLDER) else None)
         if folder is None:
-            return HuggingFaceSource(HuggingFaceSource.Config(**HUB[config.benchmark], **common))
+            try:
+                yield from HuggingFaceSource(
+                    HuggingFaceSource.Config(**HUB[config.benchmark], **common)
+                ).tasks()
+            except TaskError as error:
+                raise TaskError(
+                    error.message,
+                    f"without a network, set {FOLDER} to a folder that holds {config.benchmark}.jsonl "
+                    "(a line a problem: id, prompt, answer)",
+                ) from error
+            return
         path = folder.expanduser() / f"{config.benchmark}.jsonl"
         if not path.is_file():
             origin = "`folder`" if config.folder else f"the environment variable {FOLDER}"
@@ -71,4 +80,4 @@ class BenchmarkSource(TaskSource):
                 f"{path}: there is no such file for the benchmark '{config.benchmark}'",
                 f"{origin} names a folder without it; put the file there, or take it from the hub by unsetting that",
             )
-        return JsonlSource(JsonlSource.Config(path=path, **common))
+        yield from JsonlSource(JsonlSource.Config(path=path, **common)).tasks()

@@ -132,6 +132,19 @@ def test_a_benchmark_comes_from_a_folder_by_name(tmp_path: Path, monkeypatch: py
     assert "CORT_BENCHMARKS" in (caught.value.hint or "")
 
 
+def test_without_hub_and_folder_the_way_to_a_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.delenv("CORT_BENCHMARKS", raising=False)
+
+    def load_dataset(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(TaskError, match="no route to the hub") as caught:
+        list(BenchmarkSource(BenchmarkSource.Config(benchmark="aime25")).tasks())
+    assert "CORT_BENCHMARKS" in (caught.value.hint or "") and "aime25.jsonl" in (caught.value.hint or "")
+
+
 def test_every_benchmark_is_asked_of_the_hub_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.delenv("CORT_BENCHMARKS", raising=False)
