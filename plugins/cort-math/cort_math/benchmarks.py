@@ -69,7 +69,7 @@ class BenchmarkSource(TaskSource):
             except TaskError as error:
                 raise TaskError(
                     error.message,
-                    f"without a network, set {FOLDER} to a folder that holds {config.benchmark}.jsonl "
+                    f"{error.hint or 'see the hub'}; or set {FOLDER} to a folder that holds {config.benchmark}.jsonl "
                     "(a line a problem: id, prompt, answer)",
                 ) from error
             return
