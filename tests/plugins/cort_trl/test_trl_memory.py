@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,7 @@ def with_vllm(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry = Registry()
     if "vllm" not in registry.names("engine"):
         monkeypatch.syspath_prepend(Path(__file__).parents[3] / "plugins" / "cort-vllm")
+        monkeypatch.delitem(sys.modules, "cort_vllm", raising=False)  # the folder of its tests may pass for it
         from cort_vllm.engine import VllmEngine
 
         monkeypatch.setattr(VllmEngine, "requires", ())
