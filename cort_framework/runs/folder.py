@@ -239,7 +239,7 @@ def _packages() -> dict[str, str]:
 
 
 def model_card(plan: Plan, records: Sequence[StageRecord], results: Sequence[Mapping[str, Any]]) -> str:
-    """The run's ``README.md``: where its last checkpoint comes from and how it did."""
+    """The run's ``README.md``: where its last checkpoint comes from and how it did; the figures are those of ``results.json``."""
     made = [r for r in records if r.result.checkpoint is not None]
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [cort]"]
     if plan.recipe.model is not None:
@@ -251,11 +251,37 @@ def model_card(plan: Plan, records: Sequence[StageRecord], results: Sequence[Map
     lines += ["", "| stage | kind | seconds |", "|---|---|---|"]
     lines += [f"| {r.name} | {r.kind} | {r.seconds:.0f} |" for r in records]
     if results:
-        keys = ("name", "test_set", "tasks", "accuracy", "tokens", "tool_calls")
-        lines += ["", f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
-        lines += [f"| {' | '.join(_cell(r.get(key)) for key in keys)} |" for r in results]
+        keys = (
+            "name",
+            "test_set",
+            "tasks",
+            "samples_per_task",
+            "accuracy",
+            "accuracy_ci",
+            "tokens",
+            "tool_calls",
+        )
+        lines += _table(keys, [[_cell(r.get(key)) for key in keys] for r in results])
+    for title, key in (
+        ("Accuracy within so many tokens", "accuracy_within"),
+        ("pass@k", "pass_at_k"),
+        ("Majority of k", "maj_at_k"),
+    ):
+        points = sorted({int(k) for r in results for k in r.get(key, ())})
+        if len(points) > 1:
+            rows = [
+                [r["name"], r["test_set"], *(_cell(r.get(key, {}).get(str(k))) for k in points)]
+                for r in results
+            ]
+            lines += ["", f"## {title}", *_table(["name", "test_set", *map(str, points)], rows)]
     return "\n".join(lines) + "\n"
 
 
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["", *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))]
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_cell, value))
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

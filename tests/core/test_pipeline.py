@@ -63,7 +63,7 @@ def test_a_recipe_runs_to_its_results(tmp_path: Path) -> None:
     assert all(environment["plugins"].values())
     card = (tmp_path / "run" / "README.md").read_text()
     assert "The last checkpoint is `rl/checkpoint`." in card
-    assert "| rl | test | 10 | 1 |" in card and f"base_model: {json.dumps(base(tmp_path))}" in card
+    assert "| rl | test | 10 | 2 | 1 |" in card and f"base_model: {json.dumps(base(tmp_path))}" in card
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [m["stage"] for m in metrics if "canary" not in m] == [
         "before",

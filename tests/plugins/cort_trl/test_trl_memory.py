@@ -126,7 +126,9 @@ def with_vllm(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry = Registry()
     if "vllm" not in registry.names("engine"):
         monkeypatch.syspath_prepend(Path(__file__).parents[3] / "plugins" / "cort-vllm")
-        monkeypatch.delitem(sys.modules, "cort_vllm", raising=False)  # the folder of its tests may pass for it
+        monkeypatch.delitem(
+            sys.modules, "cort_vllm", raising=False
+        )  # the folder of its tests may pass for it
         from cort_vllm.engine import VllmEngine
 
         monkeypatch.setattr(VllmEngine, "requires", ())
