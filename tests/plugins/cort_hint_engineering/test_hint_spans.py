@@ -7,6 +7,7 @@ from hint_spans import SPANS, LabelledSpan, labelled_spans
 
 TEST_HALF = SPANS / "test.jsonl"
 FROZEN = "fc35b187298ca91f717230cda28a5b15d16e0e5234db73676d315636bb98ecfa"
+BLIND = "1d7e2a427617ae20e1629f9343929cb6e3d4bc744393d8b020308f738fd18d65"
 
 ITEMS = labelled_spans(TEST_HALF)
 POSITIVES = [(item, *item.span) for item in ITEMS if item.span is not None]
@@ -16,8 +17,9 @@ def count(kind: str, fault: bool) -> int:
     return sum(item.kind == kind and (item.span is not None) == fault for item in ITEMS)
 
 
-def test_the_test_half_is_the_one_that_was_frozen() -> None:
+def test_what_measures_is_what_was_frozen() -> None:
     assert hashlib.sha256(TEST_HALF.read_bytes()).hexdigest() == FROZEN
+    assert hashlib.sha256((SPANS / "blind.jsonl").read_bytes()).hexdigest() == BLIND
 
 
 def test_there_are_as_many_items_of_each_kind_as_promised() -> None:
