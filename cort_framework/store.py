@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import accumulate, groupby
 from operator import itemgetter
@@ -130,7 +130,8 @@ class Trajectories(Sequence[Trajectory]):
     @classmethod
     def decided(cls, path: Path) -> Trajectories:
         """Of a file to which a person's decisions are appended, of each sample the last, where that was to keep it."""
-        mend(path)
+        with suppress(OSError):  # where it can only be read, nobody is in the middle of a line
+            mend(path)
         last: dict[Key, int | None] = {}
         for start, _, trajectory in _located(path, logprobs=False):
             if trajectory.stop_reason != "rewound":

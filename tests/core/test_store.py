@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cort_framework import CortError, Task, Trajectory, Verdict
-from cort_framework.store import TrajectoryLog, read_trajectories, write_json
+from cort_framework.store import Trajectories, TrajectoryLog, read_trajectories, write_json
 from cort_framework.testing import make_trajectory
 
 
@@ -62,6 +62,18 @@ def test_a_line_of_descent_that_comes_again_takes_the_place_of_the_old(tmp_path:
     log = TrajectoryLog(tmp_path / "t.jsonl")
     assert len(log) == 2 and log.line(("a", 0)) == made("a", text="new") and log.line(("b", 0)) == made("b")
     log.close()
+
+
+def test_of_decisions_the_last_on_each_sample_counts_and_a_half_line_is_none(tmp_path: Path) -> None:
+    def decision(task: str, keep: bool) -> list[Trajectory]:
+        *versions, last = made(task, rewinds=1)
+        return [*versions, dataclasses.replace(last, verdicts=[Verdict(keep, filter="review")])]
+
+    told = [("a", True), ("b", True), ("a", False), ("c", True), ("b", True)]
+    log_of(tmp_path / "t.jsonl", [decision(*each) for each in told]).close()
+    with open(tmp_path / "t.jsonl", "ab") as file:
+        file.write(b'{"id":"a/0","task":')
+    assert [t.task.id for t in Trajectories.decided(tmp_path / "t.jsonl")] == ["c", "b"]
 
 
 @given(st.data())
