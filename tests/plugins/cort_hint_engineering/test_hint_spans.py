@@ -7,7 +7,7 @@ from hint_spans import SPANS, LabelledSpan, labelled_spans
 
 TEST_HALF = SPANS / "test.jsonl"
 FROZEN = "fc35b187298ca91f717230cda28a5b15d16e0e5234db73676d315636bb98ecfa"
-BLIND = "1d7e2a427617ae20e1629f9343929cb6e3d4bc744393d8b020308f738fd18d65"
+BLIND = "880b274d4197ee5bb9a40242de7992f2ba9fdabc42e4bfc9f8e3d9e4753ced4e"
 
 ITEMS = labelled_spans(TEST_HALF)
 POSITIVES = [(item, *item.span) for item in ITEMS if item.span is not None]
