@@ -59,7 +59,8 @@ def cells(
             coded=bool(t.calls),
             calculations=labels.count("calculation"),
             labelled=len(labels),
-            on_subject=any(subject(turn.call) == about for turn in t.calls if turn.call is not None),
+            on_subject=about is not None
+            and any(subject(turn.call) == about for turn in t.calls if turn.call is not None),
         )
     return {
         run: {task: {k: n / sum_["samples"] for k, n in sum_.items()} for task, sum_ in tasks.items()}

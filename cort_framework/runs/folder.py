@@ -248,8 +248,7 @@ def model_card(plan: Plan, records: Sequence[StageRecord], results: Sequence[Map
     lines.append(f"Made from `recipe.toml` with seed {plan.recipe.seed}; `environment.json` says with what.")
     if made:
         lines.append(f"The last checkpoint is `{made[-1].name}/{made[-1].result.checkpoint.name}`.")  # type: ignore[union-attr]
-    lines += ["", "| stage | kind | seconds |", "|---|---|---|"]
-    lines += [f"| {r.name} | {r.kind} | {r.seconds:.0f} |" for r in records]
+    lines += _table(["stage", "kind", "seconds"], [[r.name, r.kind, f"{r.seconds:.0f}"] for r in records])
     if results:
         keys = (
             "name",

@@ -123,33 +123,33 @@ class Chat:
         return await asyncio.shield(self._under_way[key])
 
     async def _answer(self, key: str, body: dict[str, Any]) -> str:
-        s, all_ = self.settings, self.spending
+        s, spending = self.settings, self.spending
         async with self._places:
             # a token is hardly ever less than a byte, so this is the most that the question can cost
             length = sum(len(m["content"].encode(errors="replace")) + 16 for m in body["messages"])
             most = self._cost(length, s.max_tokens)
-            if s.budget is not None and all_.spent + most > s.budget:
+            if s.budget is not None and spending.spent + most > s.budget:
                 raise SpendingLimit(
-                    f"{s.judge} has cost {all_.spent:.4g} so far, and the next question may cost {most:.2g}: "
+                    f"{s.judge} has cost {spending.spent:.4g} so far, and the next question may cost {most:.2g}: "
                     f"over the budget of {s.budget:g}",
                     "raise `budget`; answers that are in `cache` cost nothing",
                 )
-            if s.max_questions is not None and all_.asked >= s.max_questions:
+            if s.max_questions is not None and spending.asked >= s.max_questions:
                 raise SpendingLimit(
-                    f"{s.judge} was asked {all_.asked} questions, which is as many as it may be",
+                    f"{s.judge} was asked {spending.asked} questions, which is as many as it may be",
                     "raise `max_questions`",
                 )
-            all_.asked += 1
-            all_.spent += most
+            spending.asked += 1
+            spending.spent += most
             try:
                 answer = await self._endpoint.post("/chat/completions", body)
             except CortError:  # there was no answer to pay for
-                all_.asked -= 1
-                all_.spent -= most
+                spending.asked -= 1
+                spending.spent -= most
                 raise
             usage = answer.get("usage") or {}
             if "prompt_tokens" in usage and "completion_tokens" in usage:
-                all_.spent += self._cost(usage["prompt_tokens"], usage["completion_tokens"]) - most
+                spending.spent += self._cost(usage["prompt_tokens"], usage["completion_tokens"]) - most
         text = str(answer["choices"][0]["message"]["content"] or "")
         self._keep(key, body, text)
         return text
